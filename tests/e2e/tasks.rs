@@ -298,7 +298,7 @@ async fn a_person_runs_a_task_and_sees_its_steps() {
     let first: Page<Task> = api.get("/api/projects/count/tasks").await;
     let first = first.items[0].id.to_string();
     let none = world.fsa(&["task", "show", "count", &first, "--diff"]);
-    assert!(String::from_utf8_lossy(&none.stderr).contains("no git repository"));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("not a git repository"));
     // The agent reports that the same conversation continues.
     let more = world.fsa(&["task", "run", "count", "--continue", &first, "And twice that?"]);
     assert!(more.status.success(), "{}", String::from_utf8_lossy(&more.stderr));

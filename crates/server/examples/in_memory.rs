@@ -29,8 +29,8 @@ async fn main() {
         .await
         .expect("the owner gets a token");
     println!("http://{}\n{}", world.address, token.expose_secret());
-    std::io::stdout().flush().expect("somebody reads");
-    let until_told = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    let _ = until_told.await;
+    std::io::stdout().flush().expect("stdout is open");
+    let stdin_closed = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    let _ = stdin_closed.await;
     world.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Core: what every use case needs: the database, regions, keys, settings, notifications and metrics.
+//! Core, the state that all use cases share: the database, regions, keys, settings, notifications and metrics.
 //!
 //! Use cases take a [`Core`]; only handlers and the listener see the whole [`crate::state::App`].
 
@@ -11,9 +11,9 @@ use crate::{
     credential_cache::CredentialCache,
     encryption::KeyRing,
     github_client::Github,
-    login_throttle::Attempts,
+    login_throttle::LoginThrottle,
     metrics::Metrics,
-    rate_limit::Rates,
+    rate_limit::RateLimits,
     regions::Health,
     settings::Settings,
     store::{Store, notify::Hub},
@@ -42,8 +42,8 @@ pub struct Parts {
     /// The GitHub client, if configured.
     pub(crate) github: Option<Github>,
     pub(crate) credentials: Arc<CredentialCache>,
-    pub(crate) attempts: Attempts,
-    pub(crate) rates: Rates,
+    pub(crate) login_throttle: LoginThrottle,
+    pub(crate) rate_limits: RateLimits,
     pub(crate) health: Health,
 }
 
@@ -56,7 +56,7 @@ impl Core {
         let credentials = Arc::new(CredentialCache::default());
         let hub = Hub::start(store.pool().clone(), shutdown.clone(), {
             let credentials = Arc::clone(&credentials);
-            move |user| credentials.forget(user)
+            move |user| credentials.invalidate(user)
         });
         Self(Arc::new(Parts {
             metrics: Metrics::new(&regions),
@@ -70,8 +70,8 @@ impl Core {
             tasks: TaskTracker::new(),
             tunnels: TaskTracker::new(),
             credentials,
-            attempts: Attempts::new(),
-            rates: Rates::default(),
+            login_throttle: LoginThrottle::new(),
+            rate_limits: RateLimits::default(),
             health: Health::default(),
         }))
     }

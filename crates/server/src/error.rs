@@ -138,28 +138,28 @@ impl Error {
 
     /// What failed, why and how to fix it, if one sentence is too short for that.
     #[must_use]
-    pub fn saying(mut self, message: impl Into<String>) -> Self {
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
         self.0.message = Some(message.into());
         self
     }
 
     /// Adds the cause, for the log.
     #[must_use]
-    pub fn because(mut self, cause: impl Into<Cause>) -> Self {
+    pub fn with_cause(mut self, cause: impl Into<Cause>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
     /// The project concerned; only if the caller may know of it.
     #[must_use]
-    pub fn of(mut self, project: ProjectId) -> Self {
+    pub fn with_project(mut self, project: ProjectId) -> Self {
         self.0.project = Some(project);
         self
     }
 
     /// An acceptable value for the rejected field.
     #[must_use]
-    pub fn suggesting(mut self, suggestion: Option<impl Into<String>>) -> Self {
+    pub fn with_suggestion(mut self, suggestion: Option<impl Into<String>>) -> Self {
         if let Some(field) = &mut self.0.field {
             field.suggestion = suggestion.map(Into::into);
         }
@@ -274,17 +274,17 @@ impl From<sqlx::Error> for Error {
             return Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "InvalidInput",
-                "A text of the request holds a NUL character, which cannot be kept.",
+                "A text of the request has a NUL character, which cannot be stored.",
             )
-            .because(error);
+            .with_cause(error);
         }
         if code.as_deref() == Some("53100") {
             Self::unavailable("The disk of the control database is full; free some space in the data folder.")
-                .because(error)
+                .with_cause(error)
         } else if unreachable {
-            Self::unavailable("The control database does not answer.").because(error)
+            Self::unavailable("The control database does not answer.").with_cause(error)
         } else {
-            Self::internal("Something went wrong in the control plane.").because(error)
+            Self::internal("The control plane failed internally.").with_cause(error)
         }
     }
 }
@@ -292,24 +292,24 @@ impl From<sqlx::Error> for Error {
 impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
         let sentence = error.failure.message.clone();
-        let mut outside = match error.failure.kind {
+        let mut public = match error.failure.kind {
             FailureKind::Input => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "InvalidInput", sentence),
-            FailureKind::Machine => Self::new(StatusCode::SERVICE_UNAVAILABLE, "MachineTrouble", sentence),
+            FailureKind::Machine => Self::new(StatusCode::SERVICE_UNAVAILABLE, "MachineFailure", sentence),
             FailureKind::Transient => Self::unavailable(sentence),
             FailureKind::Internal => Self::internal(sentence),
         };
-        outside
+        public
             .0
             .kubernetes_status
             .clone_from(&error.failure.kubernetes_status);
-        outside.0.cause = error.cause.map(|cause| cause as Cause);
-        outside
+        public.0.cause = error.cause.map(|cause| cause as Cause);
+        public
     }
 }
 
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
-        Self::internal("Something that was stored cannot be read.").because(error)
+        Self::internal("A stored value cannot be parsed.").with_cause(error)
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_outside_never_holds_the_inside() {
+    fn public_messages_do_not_contain_causes() {
         let cause = std::io::Error::other("connection refused to 10.0.0.1");
         let error = Error::from(sqlx::Error::Io(cause));
         assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_move_it_is_decides_the_status() {
+    fn the_failure_kind_decides_the_status() {
         for (kind, status) in [
             (FailureKind::Input, 422),
             (FailureKind::Machine, 503),

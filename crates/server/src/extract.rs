@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// Maximum bytes of JSON in a request without authentication: a sign-in.
-const ANYBODYS_LIMIT: usize = 64 * 1024;
+const UNAUTHENTICATED_LIMIT: usize = 64 * 1024;
 /// Timeout for receiving that body.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A JSON body, of a request or a response.
 pub struct Json<T>(pub T);
 
 /// Like [`Json`]; a missing body means the default.
-pub struct JsonOrNothing<T>(pub T);
+pub struct OptionalJson<T>(pub T);
 
 /// Values from the path.
 pub struct Path<T>(pub T);
@@ -58,12 +58,12 @@ where
         if !is_json(request.headers()) {
             return Err(not_json());
         }
-        let bytes = whole(request, &Core::from_ref(state)).await?;
+        let bytes = json_body(request, &Core::from_ref(state)).await?;
         parse(&bytes).map(Self)
     }
 }
 
-impl<S, T: DeserializeOwned + Default> FromRequest<S> for JsonOrNothing<T>
+impl<S, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T>
 where
     Core: FromRef<S>,
     S: Send + Sync,
@@ -72,7 +72,7 @@ where
 
     async fn from_request(request: Request<Body>, state: &S) -> Result<Self> {
         let json = is_json(request.headers());
-        let bytes = whole(request, &Core::from_ref(state)).await?;
+        let bytes = json_body(request, &Core::from_ref(state)).await?;
         match bytes.is_empty() {
             true => Ok(Self(T::default())),
             false if json => parse(&bytes).map(Self),
@@ -99,7 +99,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
             Ok(axum::extract::Path(values)) => Ok(Self(values)),
             // An invalid id cannot exist.
             Err(PathRejection::FailedToDeserializePathParams(_)) => Err(Error::not_found("thing")),
-            Err(error) => Err(Error::internal("This path cannot be read.").because(error)),
+            Err(error) => Err(Error::internal("This path cannot be read.").with_cause(error)),
         }
     }
 }
@@ -120,17 +120,17 @@ pub fn query<T: DeserializeOwned>(query: &str) -> Result<T> {
     let pairs = || url::form_urlencoded::parse(query.as_bytes());
     // PostgreSQL accepts no NUL in text.
     if let Some((name, _)) = pairs().find(|(_, value)| value.contains('\0')) {
-        return Err(Error::invalid(name, "it holds no NUL character"));
+        return Err(Error::invalid(name, "it must not have a NUL character"));
     }
     let values = serde::de::value::MapDeserializer::<_, serde::de::value::Error>::new(
-        pairs().map(|(name, value)| (name.into_owned(), Word(value.into_owned()))),
+        pairs().map(|(name, value)| (name.into_owned(), QueryValue(value.into_owned()))),
     );
     serde_path_to_error::deserialize(values)
         .map_err(|error| Error::invalid(field_of(&error), error.inner().to_string()))
 }
 
 /// A value of a query: text that is parsed as the expected type.
-struct Word(String);
+struct QueryValue(String);
 
 macro_rules! read_as {
     ($($method:ident $visit:ident $type:ty),*) => {$(
@@ -143,7 +143,7 @@ macro_rules! read_as {
     )*};
 }
 
-impl<'de> serde::Deserializer<'de> for Word {
+impl<'de> serde::Deserializer<'de> for QueryValue {
     type Error = serde::de::value::Error;
 
     fn deserialize_any<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
@@ -196,7 +196,7 @@ impl<'de> serde::Deserializer<'de> for Word {
     }
 }
 
-impl<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error> for Word {
+impl<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error> for QueryValue {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -211,13 +211,16 @@ impl<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error> for Word {
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let said = error.inner();
-        match said.classify() {
+        let message = error.inner();
+        match message.classify() {
             serde_json::error::Category::Data => {
-                let (path, rule) = (field_of(&error), without_value(&without_place(&said.to_string())));
+                let (path, rule) = (
+                    field_of(&error),
+                    without_value(&without_position(&message.to_string())),
+                );
                 Error::invalid(path, rule)
             }
-            _ => Error::bad_request(format!("The body is not valid JSON: {said}.")),
+            _ => Error::bad_request(format!("The body is not valid JSON: {message}.")),
         }
     })?;
     json.end()
@@ -239,10 +242,10 @@ fn without_value(rule: &str) -> String {
 /// between backticks.
 fn field_of<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> String {
     let path = error.path().to_string();
-    let said = error.inner().to_string();
+    let message = error.inner().to_string();
     let named = ["unknown field `", "missing field `", "duplicate field `"]
         .iter()
-        .find_map(|kind| said.strip_prefix(kind)?.split_once('`'))
+        .find_map(|kind| message.strip_prefix(kind)?.split_once('`'))
         .map(|(name, _)| name);
     match (path.as_str(), named) {
         ("." | "", Some(name)) => name.to_owned(),
@@ -253,9 +256,10 @@ fn field_of<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> Stri
 }
 
 /// serde_json's message without " at line 1 column 2".
-fn without_place(said: &str) -> String {
-    said.rsplit_once(" at line ")
-        .map_or(said, |(rule, _)| rule)
+fn without_position(message: &str) -> String {
+    message
+        .rsplit_once(" at line ")
+        .map_or(message, |(rule, _)| rule)
         .to_owned()
 }
 
@@ -279,14 +283,14 @@ fn not_json() -> Error {
 }
 
 /// Reads a whole JSON body.
-async fn whole(request: Request<Body>, core: &Core) -> Result<bytes::Bytes> {
+async fn json_body(request: Request<Body>, core: &Core) -> Result<bytes::Bytes> {
     let route = request.extensions().get::<MatchedPath>();
-    let anybodys = route.is_some_and(|route| route.as_str().starts_with("/api/auth/"));
+    let unauthenticated = route.is_some_and(|route| route.as_str().starts_with("/api/auth/"));
     let limit = core.settings.limits.body;
     read(
         request,
-        if anybodys {
-            limit.min(ANYBODYS_LIMIT)
+        if unauthenticated {
+            limit.min(UNAUTHENTICATED_LIMIT)
         } else {
             limit
         },
@@ -299,7 +303,7 @@ async fn whole(request: Request<Body>, core: &Core) -> Result<bytes::Bytes> {
 /// # Errors
 /// 413 if it is longer than `limit` bytes; 408 on a timeout; 400 if it is incomplete.
 pub(crate) async fn read(request: Request<Body>, limit: usize) -> Result<bytes::Bytes> {
-    let body = tokio::time::timeout(PATIENCE, to_bytes(request.into_body(), limit))
+    let body = tokio::time::timeout(TIMEOUT, to_bytes(request.into_body(), limit))
         .await
         .map_err(|_| {
             Error::new(
@@ -316,7 +320,7 @@ pub(crate) async fn read(request: Request<Body>, limit: usize) -> Result<bytes::
                 format!("The body is longer than {limit} bytes."),
             )
         } else {
-            Error::bad_request("The body broke off.").because(error)
+            Error::bad_request("The body is incomplete.").with_cause(error)
         }
     })
 }
@@ -328,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_field_is_named_with_its_rule() {
+    fn invalid_fields_are_named() {
         for (body, field) in [
             (r#"{"name":"a","nome":1}"#, "nome"),
             (r"{}", "name"),
@@ -344,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_of_another_type_is_not_repeated() {
+    fn rejected_values_are_not_quoted() {
         for body in [
             r#"{"name":"a","envVars":"A=hush, \"hush"}"#,
             r#"{"name":"a","start":"hush"}"#,
@@ -356,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_a_bad_request() {
+    fn invalid_json_is_a_bad_request() {
         for body in ["", "{", "{}x", "nonsense"] {
             let error = parse::<ChangeEnvironment>(body.as_bytes()).err().unwrap();
             assert_eq!(error.status().as_u16(), 400, "{body}");

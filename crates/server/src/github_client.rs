@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// Timeout of one call.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest response that is read: a page of 100 repositories has about 600 KB.
-const ANSWER_LIMIT: usize = 8 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 /// Entries of one page of a list; GitHub's maximum.
-const PAGE: usize = 100;
+const PAGE_SIZE: usize = 100;
 /// Most pages of one list that are read.
-const PAGES: usize = 30;
+const MAX_PAGES: usize = 30;
 
 /// The configured GitHub server and its HTTP client.
 pub struct Github {
@@ -38,7 +38,7 @@ pub struct Github {
 
 /// Why a call to GitHub failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
+pub enum GithubError {
     #[error("GitHub refused the token")]
     TokenRefused,
     /// The reason in GitHub's words.
@@ -48,29 +48,29 @@ pub enum CallError {
     Status(StatusCode),
     #[error("GitHub does not answer: {0}")]
     Unreachable(#[from] reqwest::Error),
-    #[error("GitHub's answer is longer than {ANSWER_LIMIT} bytes")]
+    #[error("GitHub's answer is longer than {MAX_RESPONSE_BYTES} bytes")]
     TooLong,
-    #[error("GitHub's answer makes no sense: {0}")]
-    Nonsense(#[from] serde_json::Error),
-    #[error("a request could not be formed: {0}")]
-    Form(#[from] http::Error),
+    #[error("GitHub's answer is not valid JSON: {0}")]
+    InvalidJson(#[from] serde_json::Error),
+    #[error("a request could not be built: {0}")]
+    InvalidRequest(#[from] http::Error),
 }
 
-impl From<CallError> for Error {
-    fn from(error: CallError) -> Self {
+impl From<GithubError> for Error {
+    fn from(error: GithubError) -> Self {
         match error {
-            CallError::TokenRefused => {
-                Self::conflict("GitHub no longer takes what it gave us; sign in with it again.")
-            }
-            CallError::Refused(why) => {
-                Self::conflict("GitHub refused this.").saying(format!("GitHub refused this: {why}"))
+            GithubError::TokenRefused => Self::conflict(
+                "GitHub no longer accepts the token of your account. Sign in with GitHub again.",
+            ),
+            GithubError::Refused(why) => {
+                Self::conflict("GitHub refused this.").with_message(format!("GitHub refused this: {why}"))
             }
             other => Self::new(
                 StatusCode::BAD_GATEWAY,
                 "GitHub",
-                "GitHub did not answer as it should; try again later.",
+                "GitHub returned an unexpected answer. Try again later.",
             )
-            .because(other),
+            .with_cause(other),
         }
     }
 }
@@ -88,7 +88,7 @@ struct Organization {
 }
 
 /// The authorization URL for the browser, and the values to keep until it returns.
-pub struct Departure {
+pub struct AuthorizationRequest {
     pub url: Url,
     pub state: SecretString,
     pub verifier: SecretString,
@@ -125,7 +125,7 @@ impl Github {
         // A program that embeds the server may have chosen one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent("fullstack-agent")
             .build()
@@ -134,7 +134,7 @@ impl Github {
     }
 
     /// Starts an authorization at GitHub, with a fresh state and PKCE verifier.
-    pub(crate) fn departure(&self, redirect: Url) -> Departure {
+    pub(crate) fn authorization_request(&self, redirect: Url) -> AuthorizationRequest {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         // A GitHub App's permissions are part of the app.
         let mut scopes = match self.settings.app {
@@ -150,7 +150,7 @@ impl Github {
             .add_scopes(scopes.into_iter().map(|scope| Scope::new(scope.to_owned())))
             .set_pkce_challenge(challenge)
             .url();
-        Departure {
+        AuthorizationRequest {
             url,
             state: state.into_secret().into(),
             verifier: verifier.into_secret().into(),
@@ -184,7 +184,7 @@ impl Github {
     }
 
     /// Gets the next token with the refresh token that came with the last one.
-    pub(crate) async fn refresh(&self, refresh: &SecretString) -> Result<Grant, CallError> {
+    pub(crate) async fn refresh(&self, refresh: &SecretString) -> Result<Grant, GithubError> {
         let http = self.http.clone();
         let send = move |request: HttpRequest| send(http.clone(), request);
         let answer = oauth!(self)
@@ -194,29 +194,29 @@ impl Github {
         match answer {
             Ok(answer) => Ok(authorized(&answer)),
             Err(RequestTokenError::Request(error)) => Err(error),
-            Err(RequestTokenError::ServerResponse(_)) => Err(CallError::TokenRefused),
+            Err(RequestTokenError::ServerResponse(_)) => Err(GithubError::TokenRefused),
             // GitHub reports this with status 200 and a body without a token. Any other body may come from
             // a server in between, and is no reason to give up a token.
             Err(RequestTokenError::Parse(_, body)) => {
-                let said: serde_json::Value = serde_json::from_slice(&body)?;
-                match said.get("error") {
-                    Some(_) => Err(CallError::TokenRefused),
-                    None => Err(CallError::Status(StatusCode::OK)),
+                let response: serde_json::Value = serde_json::from_slice(&body)?;
+                match response.get("error") {
+                    Some(_) => Err(GithubError::TokenRefused),
+                    None => Err(GithubError::Status(StatusCode::OK)),
                 }
             }
-            Err(RequestTokenError::Other(_)) => Err(CallError::Status(StatusCode::OK)),
+            Err(RequestTokenError::Other(_)) => Err(GithubError::Status(StatusCode::OK)),
         }
     }
 
     /// Exchanges a user's token, which covers all that the user and the app have in common, for a token for one
     /// repository. Only for a GitHub App: an OAuth App's tokens cannot be narrowed.
-    pub(crate) async fn narrowed(
+    pub(crate) async fn repository_token(
         &self,
         token: &SecretString,
         repository: &str,
-    ) -> Result<SecretString, CallError> {
+    ) -> Result<SecretString, GithubError> {
         #[derive(Deserialize)]
-        struct Narrowed {
+        struct ScopedToken {
             token: SecretString,
         }
         let (owner, name) = repository.split_once('/').unwrap_or(("", repository));
@@ -230,8 +230,8 @@ impl Github {
             )
             .json(&serde_json::json!({
                 "access_token": token.expose_secret(), "target": owner, "repositories": [name]}));
-        let narrowed: Narrowed = answered(request).await?;
-        Ok(narrowed.token)
+        let scoped: ScopedToken = send_json(request).await?;
+        Ok(scoped.token)
     }
 
     /// Sends a POST request.
@@ -240,18 +240,18 @@ impl Github {
         path: &str,
         body: &(impl serde::Serialize + Sync),
         token: &SecretString,
-    ) -> Result<T, CallError> {
+    ) -> Result<T, GithubError> {
         let url = joined(&self.settings.api, path);
-        answered(self.http.post(url).bearer_auth(token.expose_secret()).json(body)).await
+        send_json(self.http.post(url).bearer_auth(token.expose_secret()).json(body)).await
     }
 
     /// The account of this token.
-    pub(crate) async fn account(&self, token: &SecretString) -> Result<Account, CallError> {
+    pub(crate) async fn account(&self, token: &SecretString) -> Result<Account, GithubError> {
         self.get("user", &[], token).await
     }
 
     /// The logins of the organizations that the token's account is a member of.
-    pub(crate) async fn organizations(&self, token: &SecretString) -> Result<Vec<String>, CallError> {
+    pub(crate) async fn organizations(&self, token: &SecretString) -> Result<Vec<String>, GithubError> {
         let (all, _) = self.list::<Organization>("user/orgs", &[], token).await?;
         Ok(all.into_iter().map(|one| one.login).collect())
     }
@@ -262,14 +262,14 @@ impl Github {
         path: &str,
         query: &[(&str, &str)],
         token: &SecretString,
-    ) -> Result<(Vec<T>, bool), CallError> {
+    ) -> Result<(Vec<T>, bool), GithubError> {
         let mut all = Vec::new();
-        for page in 1..=PAGES {
-            let (page, size) = (page.to_string(), PAGE.to_string());
+        for page in 1..=MAX_PAGES {
+            let (page, size) = (page.to_string(), PAGE_SIZE.to_string());
             let mut query = query.to_vec();
             query.extend([("per_page", size.as_str()), ("page", page.as_str())]);
             let some: Vec<T> = self.get(path, &query, token).await?;
-            let last = some.len() < PAGE;
+            let last = some.len() < PAGE_SIZE;
             all.extend(some);
             if last {
                 return Ok((all, false));
@@ -283,19 +283,19 @@ impl Github {
         path: &str,
         query: &[(&str, &str)],
         token: &SecretString,
-    ) -> Result<T, CallError> {
+    ) -> Result<T, GithubError> {
         let mut url = joined(&self.settings.api, path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        answered(self.http.get(url).bearer_auth(token.expose_secret())).await
+        send_json(self.http.get(url).bearer_auth(token.expose_secret())).await
     }
 }
 
 /// Sends a request to the API.
-async fn answered<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T, CallError> {
+async fn send_json<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T, GithubError> {
     #[derive(Deserialize)]
-    struct Said {
+    struct ErrorResponse {
         message: String,
         #[serde(default)]
         errors: Vec<serde_json::Value>,
@@ -307,19 +307,19 @@ async fn answered<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Resu
         .await?;
     let status = response.status();
     match status {
-        StatusCode::UNAUTHORIZED => Err(CallError::TokenRefused),
+        StatusCode::UNAUTHORIZED => Err(GithubError::TokenRefused),
         StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => {
-            let Ok(said) = serde_json::from_slice::<Said>(&read(response).await?) else {
-                return Err(CallError::Status(status));
+            let Ok(error) = serde_json::from_slice::<ErrorResponse>(&read(response).await?) else {
+                return Err(GithubError::Status(status));
             };
-            let more = said.errors.iter().filter_map(|one| one.get("message")?.as_str());
-            let all: Vec<&str> = std::iter::once(said.message.as_str()).chain(more).collect();
+            let more = error.errors.iter().filter_map(|one| one.get("message")?.as_str());
+            let all: Vec<&str> = std::iter::once(error.message.as_str()).chain(more).collect();
             let plain = |c: &char| !c.is_control();
-            Err(CallError::Refused(
+            Err(GithubError::Refused(
                 all.join("; ").chars().filter(plain).take(500).collect(),
             ))
         }
-        status if !status.is_success() => Err(CallError::Status(status)),
+        status if !status.is_success() => Err(GithubError::Status(status)),
         _ => Ok(serde_json::from_slice(&read(response).await?)?),
     }
 }
@@ -337,11 +337,11 @@ fn authorized(answer: &BasicTokenResponse) -> Grant {
     }
 }
 
-async fn send(http: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, CallError> {
+async fn send(http: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, GithubError> {
     let response = http.execute(reqwest::Request::try_from(request)?).await?;
     let status = response.status();
     if status.is_server_error() {
-        return Err(CallError::Status(status));
+        return Err(GithubError::Status(status));
     }
     let kind = response.headers().get(header::CONTENT_TYPE).cloned();
     let mut answer = HttpResponse::new(read(response).await?);
@@ -352,13 +352,13 @@ async fn send(http: reqwest::Client, request: HttpRequest) -> Result<HttpRespons
     Ok(answer)
 }
 
-async fn read(response: reqwest::Response) -> Result<Vec<u8>, CallError> {
+async fn read(response: reqwest::Response) -> Result<Vec<u8>, GithubError> {
     let mut body = response.bytes_stream();
     let mut all = Vec::new();
     while let Some(chunk) = body.next().await {
         let chunk = chunk?;
-        if all.len() + chunk.len() > ANSWER_LIMIT {
-            return Err(CallError::TooLong);
+        if all.len() + chunk.len() > MAX_RESPONSE_BYTES {
+            return Err(GithubError::TooLong);
         }
         all.extend_from_slice(&chunk);
     }

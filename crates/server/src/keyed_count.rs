@@ -26,11 +26,11 @@ impl<K> Default for KeyedCount<K> {
 }
 
 impl<K: Hash + Eq + Clone> KeyedCount<K> {
-    /// A permit for one more of `key`; `None` if it has `most` already.
-    pub(crate) fn begin(&self, key: K, most: usize) -> Option<Permit<K>> {
+    /// A permit for one more of `key`; `None` if it has `max` already.
+    pub(crate) fn acquire(&self, key: K, max: usize) -> Option<Permit<K>> {
         let mut counts = self.0.lock();
         let count = counts.get(&key).copied().unwrap_or_default();
-        if count >= most {
+        if count >= max {
             return None;
         }
         counts.insert(key.clone(), count + 1);
@@ -58,17 +58,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_key_has_a_maximum_and_nothing_is_kept_of_one_that_has_none() {
+    fn each_key_has_a_maximum_and_unused_keys_take_no_memory() {
         let counts = KeyedCount::default();
-        let first = counts.begin("here", 2).unwrap();
-        let second = counts.begin("here", 2).unwrap();
-        assert!(counts.begin("here", 2).is_none());
-        assert!(counts.begin("there", 2).is_some());
+        let first = counts.acquire("here", 2).unwrap();
+        let second = counts.acquire("here", 2).unwrap();
+        assert!(counts.acquire("here", 2).is_none());
+        assert!(counts.acquire("there", 2).is_some());
         drop(first);
-        assert!(counts.begin("here", 2).is_some());
+        assert!(counts.acquire("here", 2).is_some());
         drop(second);
         assert!(counts.0.lock().is_empty());
-        assert!(counts.begin("never", 0).is_none());
+        assert!(counts.acquire("never", 0).is_none());
         assert!(counts.0.lock().is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Login throttling: bounds on sign-in attempts per login and network, per login over all networks, and per network.
 //!
-//! A browser in which a user has signed in before ([`crate::auth::known_browser`]) has a bound of its own, so that strangers
-//! who guess a password, from however many addresses, do not keep its user out.
+//! A browser in which a user has signed in before ([`crate::auth::known_browser`]) has a separate bound, so that
+//! guesses from any number of addresses do not lock its user out.
 
 use std::{
     hash::Hash,
@@ -24,34 +24,34 @@ use crate::{
 };
 
 /// Above this number of keys, those with a full quota are dropped.
-pub(crate) const TIDY_ABOVE: usize = 10_000;
+pub(crate) const PRUNE_ABOVE: usize = 10_000;
 /// How often at most that is done, since it looks at every key.
-const TIDY_EVERY: Duration = Duration::from_secs(1);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counts attempts.
-pub struct Attempts {
-    by_login_and_network: Counted<(String, Option<IpAddr>)>,
-    by_login: Counted<String>,
-    by_network: Counted<Option<IpAddr>>,
-    by_browser: Counted<Uuid>,
-    refusals: Counted<()>,
+pub struct LoginThrottle {
+    by_login_and_network: KeyedLimiter<(String, Option<IpAddr>)>,
+    by_login: KeyedLimiter<String>,
+    by_network: KeyedLimiter<Option<IpAddr>>,
+    by_browser: KeyedLimiter<Uuid>,
+    refusals: KeyedLimiter<()>,
 }
 
-impl Attempts {
+impl LoginThrottle {
     #[must_use]
     #[expect(
         clippy::new_without_default,
-        reason = "an empty one is a decision, not a default"
+        reason = "callers state that they start with an empty one"
     )]
     pub fn new() -> Self {
         Self {
             // This does not stop a person who mistypes, but stops guessing.
-            by_login_and_network: Counted::new(10, Duration::from_secs(20)),
+            by_login_and_network: KeyedLimiter::new(10, Duration::from_secs(20)),
             // 40 days for 1000 guesses from as many networks.
-            by_login: Counted::new(100, Duration::from_secs(60 * 60)),
-            by_network: Counted::new(60, Duration::from_secs(1)),
-            by_browser: Counted::new(20, Duration::from_secs(10)),
-            refusals: Counted::new(1000, Duration::from_secs(60)),
+            by_login: KeyedLimiter::new(100, Duration::from_secs(60 * 60)),
+            by_network: KeyedLimiter::new(60, Duration::from_secs(1)),
+            by_browser: KeyedLimiter::new(20, Duration::from_secs(10)),
+            refusals: KeyedLimiter::new(1000, Duration::from_secs(60)),
         }
     }
 
@@ -59,8 +59,8 @@ impl Attempts {
     ///
     /// # Errors
     /// 429 with the time after which the caller may retry.
-    pub fn of_login(&self, login: &str, address: Address) -> Result<()> {
-        self.of_address(address)?;
+    pub fn count_login(&self, login: &str, address: Address) -> Result<()> {
+        self.count_address(address)?;
         // A login has at most 40 characters; a longer one belongs to no user.
         let login: String = login.chars().take(64).collect();
         self.by_login_and_network
@@ -71,22 +71,22 @@ impl Attempts {
     /// Counts an attempt to sign in with a password in a browser that is known.
     ///
     /// # Errors
-    /// Same as [`Self::of_login`].
-    pub fn of_browser(&self, browser: Uuid) -> Result<()> {
+    /// Same as [`Self::count_login`].
+    pub fn count_browser(&self, browser: Uuid) -> Result<()> {
         self.by_browser.count(&browser)
     }
 
     /// Counts an attempt of any kind from `address`.
     ///
     /// # Errors
-    /// Same as [`Self::of_login`].
-    pub fn of_address(&self, address: Address) -> Result<()> {
+    /// Same as [`Self::count_login`].
+    pub fn count_address(&self, address: Address) -> Result<()> {
         self.by_network.count(&network_of(address))
     }
 
     /// Whether one more refused attempt is written to the audit log, which strangers would otherwise fill.
     #[must_use]
-    pub fn is_recorded(&self) -> bool {
+    pub fn admits_audit_entry(&self) -> bool {
         self.refusals.count(&()).is_ok()
     }
 }
@@ -99,14 +99,15 @@ pub fn network_of(address: Address) -> Option<IpAddr> {
     })
 }
 
-/// A bound per key. The keys that are kept are those of the last moments: a key is dropped when its quota is full again.
-struct Counted<K: Hash + Eq + Clone> {
+/// A bound per key. The keys that are kept are those of the last moments: a key is dropped when its quota is full
+/// again.
+struct KeyedLimiter<K: Hash + Eq + Clone> {
     limiter: RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock>,
     clock: DefaultClock,
-    tidied: Mutex<Instant>,
+    pruned_at: Mutex<Instant>,
 }
 
-impl<K: Hash + Eq + Clone> Counted<K> {
+impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     /// `burst` at once, then one per `period`.
     fn new(burst: u32, period: Duration) -> Self {
         let quota = Quota::with_period(period)
@@ -115,27 +116,27 @@ impl<K: Hash + Eq + Clone> Counted<K> {
         Self {
             limiter: RateLimiter::keyed(quota),
             clock: DefaultClock::default(),
-            tidied: Mutex::new(Instant::now()),
+            pruned_at: Mutex::new(Instant::now()),
         }
     }
 
     fn count(&self, key: &K) -> Result<()> {
-        if self.limiter.len() > TIDY_ABOVE && self.is_due() {
+        if self.limiter.len() > PRUNE_ABOVE && self.is_due() {
             self.limiter.retain_recent();
         }
         self.limiter.check_key(key).map_err(|until| {
             Error::too_often(
-                "That was tried too often; wait a little.",
+                "Too many attempts. Wait before you try again.",
                 until.wait_time_from(self.clock.now()),
             )
         })
     }
 
     fn is_due(&self) -> bool {
-        let mut tidied = self.tidied.lock();
-        let due = tidied.elapsed() >= TIDY_EVERY;
+        let mut pruned_at = self.pruned_at.lock();
+        let due = pruned_at.elapsed() >= PRUNE_INTERVAL;
         if due {
-            *tidied = Instant::now();
+            *pruned_at = Instant::now();
         }
         due
     }
@@ -146,40 +147,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guesser_is_stopped_and_others_are_not() {
-        let attempts = Attempts::new();
+    fn guesses_are_throttled_per_login_and_network() {
+        let attempts = LoginThrottle::new();
         let here = Address(Some([10, 0, 0, 1].into()));
         let there = Address(Some([10, 0, 0, 2].into()));
         let refused = (0..11)
-            .find_map(|_| attempts.of_login("ada", here).err())
+            .find_map(|_| attempts.count_login("ada", here).err())
             .expect("the eleventh attempt is refused");
         assert!(refused.retry_after().is_some_and(|after| after > Duration::ZERO));
-        assert!(attempts.of_login("ada", there).is_ok());
-        assert!(attempts.of_login("grace", here).is_ok());
+        assert!(attempts.count_login("ada", there).is_ok());
+        assert!(attempts.count_login("grace", here).is_ok());
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_network_are_one_client() {
-        let attempts = Attempts::new();
+        let attempts = LoginThrottle::new();
         let refused = (0..11_u16).any(|host| {
             let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, host);
-            attempts.of_login("ada", Address(Some(address.into()))).is_err()
+            attempts
+                .count_login("ada", Address(Some(address.into())))
+                .is_err()
         });
         assert!(refused);
         let neighbor = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
-        assert!(attempts.of_login("ada", Address(Some(neighbor.into()))).is_ok());
+        assert!(
+            attempts
+                .count_login("ada", Address(Some(neighbor.into())))
+                .is_ok()
+        );
     }
 
     #[test]
-    fn guessers_from_everywhere_are_stopped_and_a_known_browser_is_not() {
-        let attempts = Attempts::new();
+    fn distributed_guesses_are_throttled_and_known_browsers_are_not() {
+        let attempts = LoginThrottle::new();
         let everywhere = (0..255_u8).map(|host| Address(Some([10, 0, 1, host].into())));
-        let through = everywhere.filter(|address| attempts.of_login("ada", *address).is_ok());
+        let through = everywhere.filter(|address| attempts.count_login("ada", *address).is_ok());
         assert_eq!(through.count(), 100);
-        assert!(attempts.of_browser(Uuid::new_v4()).is_ok());
+        assert!(attempts.count_browser(Uuid::new_v4()).is_ok());
         assert!(
             attempts
-                .of_login("grace", Address(Some([10, 0, 2, 1].into())))
+                .count_login("grace", Address(Some([10, 0, 2, 1].into())))
                 .is_ok()
         );
     }

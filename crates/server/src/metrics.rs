@@ -91,17 +91,17 @@ impl Metrics {
             }) as fn() -> Histogram,
         );
         let connections = Gauge::default();
-        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register("http_requests", "Answered requests", requests.clone());
         registry.register(
             "http_request_duration_seconds",
-            "Time to the head of the answer",
+            "Time until the response head",
             latency.clone(),
         );
         // A microsecond to a tenth of a second: a cache hit, or a database query.
         let authentication = Histogram::new([0.000_001, 0.000_01, 0.000_1, 0.001, 0.01, 0.1]);
         registry.register(
             "authentication_duration_seconds",
-            "Time to find out who makes a request",
+            "Time to authenticate a request",
             authentication.clone(),
         );
         registry.register("http_connections", "Open connections", connections.clone());
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_or_a_sandbox_chooses_makes_no_series() {
+    fn client_input_creates_no_time_series() {
         let metrics = Metrics::new(&Regions::new(Vec::new()));
         let count = |method: &str, status: u16| {
             let (method, status) = (method.parse().unwrap(), StatusCode::from_u16(status).unwrap());

@@ -35,7 +35,7 @@ pub struct Prices(BTreeMap<Provider, BTreeMap<String, Price>>);
 impl Default for Prices {
     /// The providers' public prices at the time of writing.
     fn default() -> Self {
-        Self::parse(include_str!("prices.json")).expect("the built-in table is valid, which a test sees to")
+        Self::parse(include_str!("prices.json")).expect("the built-in table is valid; a test checks it")
     }
 }
 
@@ -49,7 +49,7 @@ impl Prices {
         for price in prices.0.values().flat_map(BTreeMap::values) {
             let all = [price.input, price.output, price.cache_read, price.cache_write];
             if all.iter().any(|price| !price.is_finite() || *price < 0.0) {
-                return Err("a price is below zero".into());
+                return Err("a price is negative".into());
             }
         }
         Ok(prices)
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_name_that_fits_has_the_price() {
+    fn the_longest_matching_prefix_has_the_price() {
         let prices = Prices::default();
         let cost = |model| prices.cost(Provider::Anthropic, &counted(model)).dollars();
         assert!((cost("claude-opus-4-1-20250805") - 22.5).abs() < 1e-9);
@@ -114,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_model_is_as_dear_as_the_dearest() {
+    fn unknown_models_cost_as_much_as_the_most_expensive() {
         let prices = Prices::default();
         let known = prices.cost(Provider::Anthropic, &counted("claude-opus-4"));
         assert_eq!(prices.cost(Provider::Anthropic, &counted("nobody-knows")), known);
     }
 
     #[test]
-    fn a_table_with_a_mistake_is_refused() {
+    fn invalid_price_tables_are_rejected() {
         for wrong in [
             "{}x",
             r#"{"nobody": {}}"#,

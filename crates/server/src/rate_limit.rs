@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::{
     error::{Error, Result},
-    login_throttle::TIDY_ABOVE,
+    login_throttle::PRUNE_ABOVE,
     settings,
     store::caller::Caller,
 };
@@ -26,24 +26,24 @@ type Limiter = RateLimiter<UserId, DefaultKeyedStateStore<UserId>, DefaultClock>
 
 /// Counts the requests of each user.
 #[derive(Default)]
-pub struct Rates {
-    requests: Counted,
-    execs: Counted,
+pub struct RateLimits {
+    requests: UserLimiters,
+    execs: UserLimiters,
 }
 
 /// One limiter per distinct limit: the server's, and those that owners set for users.
 #[derive(Default)]
-struct Counted {
+struct UserLimiters {
     clock: DefaultClock,
     by_limit: Mutex<HashMap<NonZeroU32, Arc<Limiter>>>,
 }
 
-impl Rates {
+impl RateLimits {
     /// Counts a request of the API.
     ///
     /// # Errors
     /// 429 with the limit and the time after which the caller may retry.
-    pub fn of_request(&self, settings: &settings::Limits, caller: &Caller) -> Result<()> {
+    pub fn count_request(&self, settings: &settings::Limits, caller: &Caller) -> Result<()> {
         let limit = limits(settings, caller).requests_per_minute;
         self.requests.count("requestsPerMinute", limit, caller.user())
     }
@@ -51,8 +51,8 @@ impl Rates {
     /// Counts a program that is started in a sandbox.
     ///
     /// # Errors
-    /// Same as [`Self::of_request`].
-    pub fn of_exec(&self, settings: &settings::Limits, caller: &Caller) -> Result<()> {
+    /// Same as [`Self::count_request`].
+    pub fn count_exec(&self, settings: &settings::Limits, caller: &Caller) -> Result<()> {
         let limit = limits(settings, caller).execs_per_minute;
         self.execs.count("execsPerMinute", limit, caller.user())
     }
@@ -62,7 +62,7 @@ fn limits(settings: &settings::Limits, caller: &Caller) -> Limits {
     caller.limits().unwrap_or(settings.per_user)
 }
 
-impl Counted {
+impl UserLimiters {
     fn count(&self, what: &str, limit: Option<u64>, user: UserId) -> Result<()> {
         let Some(limit) = limit else { return Ok(()) };
         let over = ExceededLimit {
@@ -86,7 +86,7 @@ impl Counted {
     fn limiter(&self, count: NonZeroU32) -> Arc<Limiter> {
         let mut all = self.by_limit.lock();
         if let Some(limiter) = all.get(&count) {
-            if limiter.len() > TIDY_ABOVE {
+            if limiter.len() > PRUNE_ABOVE {
                 limiter.retain_recent();
             }
             return Arc::clone(limiter);
@@ -107,12 +107,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_each_users_own_and_says_when_there_is_room_again() {
-        let counted = Counted::default();
+    fn limits_are_per_user_and_report_the_retry_time() {
+        let counted = UserLimiters::default();
         let (ada, grace) = (UserId::generate(), UserId::generate());
         let count = |limit, user| counted.count("execsPerMinute", limit, user);
         for _ in 0..3 {
-            count(Some(3), ada).expect("three are let through");
+            count(Some(3), ada).expect("three are admitted");
         }
         let refused = count(Some(3), ada).expect_err("the fourth is not");
         assert_eq!(refused.status(), 429);
@@ -122,9 +122,12 @@ mod tests {
                 .retry_after()
                 .is_some_and(|after| after <= Duration::from_secs(20))
         );
-        count(Some(3), grace).expect("somebody else has their own");
-        count(Some(4), ada).expect("another limit counts anew");
+        count(Some(3), grace).expect("another user has a separate count");
+        count(Some(4), ada).expect("another limit has a separate count");
         count(None, ada).expect("no limit is none");
-        assert!(count(Some(0), grace).is_err(), "nothing may be had of nothing");
+        assert!(
+            count(Some(0), grace).is_err(),
+            "a limit of zero refuses everything"
+        );
     }
 }

@@ -12,9 +12,9 @@ use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
 /// Timeout for a region's inventory.
-const LOOK: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a result is cached.
-const FRESH: Duration = Duration::from_secs(10);
+const CACHE_LIFETIME: Duration = Duration::from_secs(10);
 
 /// The last result per region, and its time.
 #[derive(Default)]
@@ -23,22 +23,22 @@ pub(crate) struct Health(Mutex<BTreeMap<String, (Instant, bool)>>);
 impl Health {
     /// All regions, the default one first. One caller queries at a time; the others get its result.
     pub(crate) async fn of(&self, regions: &Regions) -> Vec<RegionInfo> {
-        let mut known = self.0.lock().await;
+        let mut cached = self.0.lock().await;
         let now = Instant::now();
-        known.retain(|_, (at, _)| now.duration_since(*at) < FRESH);
-        let asked = regions
+        cached.retain(|_, (at, _)| now.duration_since(*at) < CACHE_LIFETIME);
+        let queries = regions
             .iter()
-            .filter(|region| !known.contains_key(&region.name))
+            .filter(|region| !cached.contains_key(&region.name))
             .map(async |region| (region.name.clone(), (now, answers(region).await)));
-        let found = join_all(asked).await;
-        known.extend(found);
+        let found = join_all(queries).await;
+        cached.extend(found);
         let mut all: Vec<_> = regions
             .iter()
             .map(|region| RegionInfo {
                 name: region.name.clone(),
                 kind: region.driver.capabilities().driver.to_owned(),
                 default: region.name == regions.default_name(),
-                healthy: known.get(&region.name).is_some_and(|(_, healthy)| *healthy),
+                healthy: cached.get(&region.name).is_some_and(|(_, healthy)| *healthy),
             })
             .collect();
         all.sort_by_key(|region| !region.default);
@@ -47,14 +47,14 @@ impl Health {
 }
 
 async fn answers(region: &Region) -> bool {
-    match tokio::time::timeout(LOOK, region.driver.inventory()).await {
+    match tokio::time::timeout(TIMEOUT, region.driver.inventory()).await {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => {
-            tracing::warn!(region = %region.name, %error, "the region does not say what it has");
+            tracing::warn!(region = %region.name, %error, "the region could not list its sandboxes");
             false
         }
         Err(_) => {
-            tracing::warn!(region = %region.name, "the region is silent");
+            tracing::warn!(region = %region.name, "the region does not answer");
             false
         }
     }

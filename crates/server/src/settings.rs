@@ -48,17 +48,17 @@ pub struct Checks(Option<Arc<dyn Fn() -> BoxFuture<'static, Vec<Check>> + Send +
 
 impl Checks {
     #[must_use]
-    pub fn new<F, R>(look: F) -> Self
+    pub fn new<F, R>(run_checks: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
         R: Future<Output = Vec<Check>> + Send + 'static,
     {
-        Self(Some(Arc::new(move || Box::pin(look()))))
+        Self(Some(Arc::new(move || Box::pin(run_checks()))))
     }
 
     pub(crate) async fn run(&self) -> Vec<Check> {
         match &self.0 {
-            Some(look) => look().await,
+            Some(run_checks) => run_checks().await,
             None => Vec::new(),
         }
     }
@@ -87,7 +87,7 @@ pub struct Limits {
     /// Quota of each user, unless the user has a separate one.
     pub per_user: model::Limits,
     /// Quota of all users together.
-    pub in_all: model::Limits,
+    pub server_wide: model::Limits,
 }
 
 impl Default for Limits {
@@ -98,7 +98,7 @@ impl Default for Limits {
             connections_per_client: 1024,
             streams_per_user: 200,
             per_user: model::Limits::default(),
-            in_all: model::Limits::default(),
+            server_wide: model::Limits::default(),
         }
     }
 }

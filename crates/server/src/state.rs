@@ -34,7 +34,7 @@ impl App {
         }
     }
 
-    /// What use cases take.
+    /// The state that use cases need.
     #[must_use]
     pub const fn core(&self) -> &Core {
         &self.core

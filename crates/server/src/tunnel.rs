@@ -19,11 +19,11 @@ const LARGEST_BUFFER: usize = 128 * 1024;
 /// Idle timeout: a tunnel without a byte for this long is closed, because its client is gone.
 const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Timeout for the rest of a frame and a close frame.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The protocol in the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speech {
+pub enum TunnelProtocol {
     WebSocket,
     /// An unknown protocol.
     Other,
@@ -31,14 +31,14 @@ pub enum Speech {
 
 /// Why the server ends a tunnel; the status of the close frame (RFC 6455 §7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
+pub enum CloseReason {
     /// The server restarts; the client should reconnect soon.
     Restarting = 1012,
     /// The user is no longer authorized.
     Refused = 1008,
 }
 
-impl Farewell {
+impl CloseReason {
     /// A close frame of a server (unmasked): FIN and opcode 8, length 2, the status.
     const fn frame(self) -> [u8; 4] {
         let status = (self as u16).to_be_bytes();
@@ -57,30 +57,30 @@ pub async fn relay(
     client: impl AsyncRead + AsyncWrite + Unpin,
     server: impl AsyncRead + AsyncWrite + Unpin,
     read: Bytes,
-    speech: Speech,
-    end: impl Future<Output = Farewell>,
+    protocol: TunnelProtocol,
+    end: impl Future<Output = CloseReason>,
 ) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let last = parking_lot::Mutex::new(Instant::now());
     let (mut upward, mut downward) = (BytesMut::new(), BytesMut::from(read));
-    let mut frames = (speech == Speech::WebSocket).then(Frames::default);
+    let mut frames = (protocol == TunnelProtocol::WebSocket).then(Frames::default);
     let up = async {
         match copy(&mut from_client, &mut to_server, &mut upward, None, &last).await {
-            Err(Broken::Target(_)) => forget(&mut from_client).await,
-            Err(Broken::Source(error)) => Err(error),
+            Err(CopyError::Target(_)) => discard(&mut from_client).await,
+            Err(CopyError::Source(error)) => Err(error),
             Ok(()) => Ok(()),
         }
     };
     let down = async {
         let frames = frames.as_mut();
         match copy(&mut from_server, &mut to_client, &mut downward, frames, &last).await {
-            Err(Broken::Source(_)) => to_client.shutdown().await,
-            Err(Broken::Target(error)) => Err(error),
+            Err(CopyError::Source(_)) => to_client.shutdown().await,
+            Err(CopyError::Target(error)) => Err(error),
             Ok(()) => Ok(()),
         }
     };
-    let farewell = {
+    let reason = {
         let mut end = std::pin::pin!(end);
         let mut both = std::pin::pin!(async {
             let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
@@ -91,10 +91,10 @@ pub async fn relay(
                 }
                 ended = &mut down => {
                     ended?;
-                    match speech {
+                    match protocol {
                         // A side that closes a WebSocket's connection stops reading.
-                        Speech::WebSocket => tokio::time::timeout(FAREWELL, up).await.unwrap_or(Ok(())),
-                        Speech::Other => up.await,
+                        TunnelProtocol::WebSocket => tokio::time::timeout(CLOSE_TIMEOUT, up).await.unwrap_or(Ok(())),
+                        TunnelProtocol::Other => up.await,
                     }
                 }
             }
@@ -103,10 +103,10 @@ pub async fn relay(
         loop {
             tokio::select! {
                 biased;
-                farewell = &mut end => break Some(farewell),
+                reason = &mut end => break Some(reason),
                 ended = &mut both => {
                     if let Err(error) = ended {
-                        tracing::debug!(%error, "a tunnel broke off");
+                        tracing::debug!(%error, "a tunnel failed");
                     }
                     break None;
                 }
@@ -120,14 +120,14 @@ pub async fn relay(
             }
         }
     };
-    if let (Some(farewell), Some(frames)) = (farewell, frames) {
-        let said = say_goodbye(&mut from_server, &mut to_client, downward, frames, farewell);
-        let _ = tokio::time::timeout(FAREWELL, said).await;
+    if let (Some(reason), Some(frames)) = (reason, frames) {
+        let close = send_close(&mut from_server, &mut to_client, downward, frames, reason);
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
     }
 }
 
 /// Which side of a copy failed.
-enum Broken {
+enum CopyError {
     Source(io::Error),
     Target(io::Error),
 }
@@ -140,24 +140,24 @@ async fn copy(
     buffer: &mut BytesMut,
     mut frames: Option<&mut Frames>,
     last: &parking_lot::Mutex<Instant>,
-) -> Result<(), Broken> {
+) -> Result<(), CopyError> {
     let mut size = FIRST_BUFFER;
     loop {
         while !buffer.is_empty() {
-            let written = to.write(buffer).await.map_err(Broken::Target)?;
+            let written = to.write(buffer).await.map_err(CopyError::Target)?;
             if written == 0 {
-                return Err(Broken::Target(io::ErrorKind::WriteZero.into()));
+                return Err(CopyError::Target(io::ErrorKind::WriteZero.into()));
             }
             if let Some(frames) = &mut frames {
-                frames.pass(&buffer[..written]);
+                frames.advance(&buffer[..written]);
             }
             let _ = buffer.split_to(written);
         }
-        to.flush().await.map_err(Broken::Target)?;
+        to.flush().await.map_err(CopyError::Target)?;
         buffer.reserve(size);
-        let read = from.read_buf(buffer).await.map_err(Broken::Source)?;
+        let read = from.read_buf(buffer).await.map_err(CopyError::Source)?;
         if read == 0 {
-            return to.shutdown().await.map_err(Broken::Target);
+            return to.shutdown().await.map_err(CopyError::Target);
         }
         *last.lock() = Instant::now();
         if read >= size {
@@ -170,17 +170,17 @@ async fn copy(
 }
 
 /// Reads to the end and discards the bytes.
-async fn forget(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+async fn discard(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     tokio::io::copy(from, &mut tokio::io::sink()).await.map(drop)
 }
 
 /// Sends the rest of the frame in flight, then a close frame.
-async fn say_goodbye(
+async fn send_close(
     from_server: &mut (impl AsyncRead + Unpin),
     to_client: &mut (impl AsyncWrite + Unpin),
     mut buffer: BytesMut,
     mut frames: Frames,
-    farewell: Farewell,
+    reason: CloseReason,
 ) -> io::Result<()> {
     while let Some(missing) = frames.missing() {
         if buffer.is_empty() {
@@ -191,10 +191,10 @@ async fn say_goodbye(
         }
         let here = usize::try_from(missing).unwrap_or(usize::MAX).min(buffer.len());
         let piece = buffer.split_to(here);
-        frames.pass(&piece);
+        frames.advance(&piece);
         to_client.write_all(&piece).await?;
     }
-    to_client.write_all(&farewell.frame()).await?;
+    to_client.write_all(&reason.frame()).await?;
     to_client.shutdown().await
 }
 
@@ -209,7 +209,7 @@ struct Frames {
 
 impl Frames {
     /// Processes bytes that were forwarded.
-    fn pass(&mut self, mut bytes: &[u8]) {
+    fn advance(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let here = usize::try_from(self.payload)
@@ -219,8 +219,8 @@ impl Frames {
                 bytes = &bytes[here..];
                 continue;
             }
-            let desired_state = header_length(&self.header).max(2);
-            let here = (desired_state - self.header.len()).min(bytes.len());
+            let needed = header_length(&self.header).max(2);
+            let here = (needed - self.header.len()).min(bytes.len());
             self.header.extend_from_slice(&bytes[..here]);
             bytes = &bytes[here..];
             if self.header.len() >= 2 && self.header.len() == header_length(&self.header) {
@@ -294,34 +294,34 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_end_of_a_frame_is_found_wherever_the_stream_is_cut(
+        fn frame_ends_are_found_across_chunk_boundaries(
             lengths in proptest::collection::vec((prop_oneof![0_usize..130, 60_000_usize..70_000], any::<bool>()), 1..5),
             cut in 1_usize..5000,
         ) {
             let all: Vec<u8> = lengths.iter().flat_map(|&(length, masked)| frame(length, masked)).collect();
             let mut frames = Frames::default();
             for piece in all.chunks(cut) {
-                frames.pass(piece);
+                frames.advance(piece);
             }
             prop_assert_eq!(frames.missing(), None);
-            frames.pass(&[0x82]);
+            frames.advance(&[0x82]);
             prop_assert_eq!(frames.missing(), Some(1));
-            frames.pass(&[5, b'x']);
+            frames.advance(&[5, b'x']);
             prop_assert_eq!(frames.missing(), Some(4));
         }
     }
 
     #[tokio::test]
-    async fn a_drain_says_goodbye_between_two_frames() {
+    async fn a_close_frame_is_sent_between_two_frames() {
         let (client, mut browser) = tokio::io::duplex(64);
         let (server, mut sandbox) = tokio::io::duplex(64);
         let (drain, drained) = tokio::sync::oneshot::channel();
         let end = async {
             let _ = drained.await;
-            Farewell::Restarting
+            CloseReason::Restarting
         };
         let begun = Bytes::from_static(&[0x82, 4, b'a']);
-        let relay = relay(client, server, begun, Speech::WebSocket, end);
+        let relay = relay(client, server, begun, TunnelProtocol::WebSocket, end);
         let story = async {
             let mut begun = [0; 3];
             browser.read_exact(&mut begun).await.unwrap();
@@ -336,14 +336,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_of_one_side_reaches_the_other_while_that_one_goes_on() {
+    async fn a_half_close_is_forwarded() {
         let (client, mut browser) = tokio::io::duplex(64);
         let (server, mut sandbox) = tokio::io::duplex(64);
         let relay = relay(
             client,
             server,
             Bytes::new(),
-            Speech::Other,
+            TunnelProtocol::Other,
             std::future::pending(),
         );
         let story = async {
@@ -362,20 +362,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_word_of_a_server_that_does_not_listen_any_more_reaches_the_client() {
+    async fn the_last_bytes_of_a_closed_server_reach_the_client() {
         let (client, mut browser) = tokio::io::duplex(64);
         let (server, mut sandbox) = tokio::net::UnixStream::pair().unwrap();
         sandbox.write_all(&[b'x'; 200]).await.unwrap();
         drop(sandbox);
         let end = std::future::pending();
-        let relay = relay(client, server, Bytes::new(), Speech::WebSocket, end);
+        let relay = relay(client, server, Bytes::new(), TunnelProtocol::WebSocket, end);
         let story = async {
             // More than the relay can buffer, to a client that is gone.
-            browser.write_all(b"is anybody there").await.unwrap();
+            browser.write_all(b"a late message").await.unwrap();
             tokio::task::yield_now().await;
             let mut last = Vec::new();
             browser.read_to_end(&mut last).await.unwrap();
-            browser.write_all(b"good bye").await.unwrap();
+            browser.write_all(b"another one").await.unwrap();
             browser.shutdown().await.unwrap();
             last.len()
         };

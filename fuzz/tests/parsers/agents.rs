@@ -2,7 +2,7 @@
 
 use fsa_fuzz::target;
 use fsa_model::agent::Agent;
-use fsa_server::{git_credentials::Place, llm_proxy::metering::Meter, tasks::agents};
+use fsa_server::{git_credentials::RepositoryLocation, llm_proxy::metering::Meter, tasks::agents};
 
 /// Output of agents: each line becomes steps of a bounded size.
 #[test]
@@ -119,13 +119,13 @@ fn git_credential_requests() {
         ])
         .check(|bytes| {
             let text = String::from_utf8_lossy(bytes);
-            match Place::of_question(&text) {
-                Some(place) => {
-                    for part in [&place.protocol, &place.host, &place.path] {
-                        assert!(!part.is_empty() && !part.contains('\n'), "{place:?}");
+            match RepositoryLocation::parse(&text) {
+                Some(location) => {
+                    for part in [&location.protocol, &location.host, &location.path] {
+                        assert!(!part.is_empty() && !part.contains('\n'), "{location:?}");
                     }
-                    assert!(!place.path.starts_with('/'), "{place:?}");
-                    "a place".into()
+                    assert!(!location.path.starts_with('/'), "{location:?}");
+                    "a location".into()
                 }
                 None => "none".into(),
             }

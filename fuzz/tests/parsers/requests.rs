@@ -15,16 +15,16 @@ use crate::error_text;
 #[test]
 fn encrypted_tokens() {
     let key_ring = KeyRing::new(&[[7; 32]]);
-    let place = |row| AssociatedData {
+    let location = |row| AssociatedData {
         table: "gateway",
         column: "pass",
         row,
     };
-    let good = key_ring.encrypt(place("a.localhost"), &"user".to_owned().into());
+    let good = key_ring.encrypt(location("a.localhost"), &"user".to_owned().into());
     let seeds = vec![good.clone(), good[..20].to_vec(), vec![1; 60], Vec::new()];
     target("encrypted-tokens").seeds(&seeds).check(|bytes| {
-        assert!(key_ring.decrypt(place("b.localhost"), bytes).is_err());
-        let opened = key_ring.decrypt(place("a.localhost"), bytes);
+        assert!(key_ring.decrypt(location("b.localhost"), bytes).is_err());
+        let opened = key_ring.decrypt(location("a.localhost"), bytes);
         assert_eq!(opened.is_ok(), bytes == good);
         opened.map_or_else(|error| error_text(&error), |_| "opened".into())
     });
@@ -41,12 +41,12 @@ fn list_cursors() {
     where
         T: serde::de::DeserializeOwned + ToString + PartialEq + std::fmt::Debug,
     {
-        let place = extract::query::<CursorQuery<T>>(query).ok()?.cursor;
+        let location = extract::query::<CursorQuery<T>>(query).ok()?.cursor;
         let mut written = url::form_urlencoded::Serializer::new(String::new());
-        written.append_pair("cursor", &place.to_string());
+        written.append_pair("cursor", &location.to_string());
         let read = extract::query::<CursorQuery<T>>(&written.finish()).expect("what we wrote ourselves");
-        assert_eq!(read.cursor, place);
-        Some(place)
+        assert_eq!(read.cursor, location);
+        Some(location)
     }
     target("list-cursors")
         .seeds(&[
@@ -70,13 +70,13 @@ fn list_cursors() {
             let query = String::from_utf8_lossy(bytes);
             let project = round_trip::<AfterProject>(&query);
             let login = round_trip::<String>(&query);
-            for text in [project.as_ref().map(|place| &place.name), login.as_ref()] {
+            for text in [project.as_ref().map(|location| &location.name), login.as_ref()] {
                 assert!(text.is_none_or(|text| !text.contains('\0')));
             }
             let (id, number) = (round_trip::<uuid::Uuid>(&query), round_trip::<i64>(&query));
             format!(
                 "{:?} {} {} {}",
-                project.map(|place| (place.name.is_empty(), place.id.is_some())),
+                project.map(|location| (location.name.is_empty(), location.id.is_some())),
                 login.is_some(),
                 id.is_some(),
                 number.is_some()

@@ -50,7 +50,7 @@ pub struct ServeConfig {
     pub development: bool,
     /// Limits per user, and of all users together.
     pub per_user: Limits,
-    pub in_all: Limits,
+    pub server_wide: Limits,
     /// Bytes of a request's body, and of an upload into a sandbox.
     pub body: usize,
     pub upload: u64,
@@ -125,7 +125,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         agents,
         secret_dir,
         per_user: per_user(&settings)?,
-        in_all: in_all(&settings),
+        server_wide: in_all(&settings),
         body: mebibytes("body_mib", settings.body_mib, 32, 1024)? as usize,
         upload: mebibytes("upload_mib", settings.upload_mib, 1024, 1024 * 1024)?,
         connections_per_client: settings.connections_per_client.unwrap_or(1024).max(1),

@@ -13,17 +13,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::{Address, Caller, Seen, csrf},
+    auth::{Address, Caller, RequestUser, csrf},
     error::Result,
     extract::{Json, Query},
     state::App,
     store::audit::{self, AuditEntry, NewEntry},
 };
 
-const PAGE: i64 = 100;
+const PAGE_SIZE: i64 = 100;
 /// Entries that an export reads per query.
-const BATCH: i64 = 1000;
-const LINES: &str = "application/x-ndjson";
+const EXPORT_BATCH: i64 = 1000;
+const JSON_LINES: &str = "application/x-ndjson";
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(audited))
@@ -43,7 +43,7 @@ enum Format {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct AuditQuery {
     /// `nextCursor` of the previous page; for JSON lines, the id of the last entry received.
     #[serde(default)]
     cursor: Option<i64>,
@@ -54,23 +54,23 @@ struct Which {
 }
 
 /// Who did what, newest first, or the whole log as JSON lines
-#[utoipa::path(get, path = "/api/audit", tag = "users", params(Which),
+#[utoipa::path(get, path = "/api/audit", tag = "users", params(AuditQuery),
     responses((status = OK, content((Page<AuditEntry> = "application/json"), (String = "application/x-ndjson"))),
               (status = FORBIDDEN, body = ErrorBody)))]
 async fn audited(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
-    Query(Which { cursor, format }): Query<Which>,
+    Query(AuditQuery { cursor, format }): Query<AuditQuery>,
 ) -> Result<Response> {
     caller.must_be_owner()?;
-    let asked = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if matches!(format, Format::Jsonl) || asked.is_some_and(|kinds| kinds.contains(LINES)) {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if matches!(format, Format::Jsonl) || accept.is_some_and(|kinds| kinds.contains(JSON_LINES)) {
         return lines(&app, cursor.unwrap_or(0)).await;
     }
-    let mut items = audit::before(&app.store, cursor.unwrap_or(i64::MAX), PAGE + 1).await?;
-    let more = items.len() > PAGE as usize;
-    items.truncate(PAGE as usize);
+    let mut items = audit::before(&app.store, cursor.unwrap_or(i64::MAX), PAGE_SIZE + 1).await?;
+    let more = items.len() > PAGE_SIZE as usize;
+    items.truncate(PAGE_SIZE as usize);
     let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
     Ok(Json(Page { items, next_cursor }).into_response())
 }
@@ -84,7 +84,7 @@ async fn lines(app: &App, after: i64) -> Result<Response> {
         if after >= until {
             return Ok::<_, crate::Error>(None);
         }
-        let batch = audit::after(&app.store, after, BATCH).await?;
+        let batch = audit::after(&app.store, after, EXPORT_BATCH).await?;
         let mut text = Vec::new();
         let mut last = until;
         for entry in batch.iter().filter(|entry| entry.id <= until) {
@@ -92,39 +92,39 @@ async fn lines(app: &App, after: i64) -> Result<Response> {
             text.push(b'\n');
             last = entry.id;
         }
-        if batch.len() < BATCH as usize {
+        if batch.len() < EXPORT_BATCH as usize {
             last = until;
         }
         Ok(Some((text, (app, last))))
     });
-    Ok(([(header::CONTENT_TYPE, LINES)], Body::from_stream(body)).into_response())
+    Ok(([(header::CONTENT_TYPE, JSON_LINES)], Body::from_stream(body)).into_response())
 }
 
 /// A request that may change something, and, once authenticated, its caller.
-pub(super) struct Write {
+pub(super) struct AuditedRequest {
     app: App,
-    seen: Seen,
+    request_user: RequestUser,
     action: String,
     object: String,
     address: Address,
-    noted: bool,
+    recorded: bool,
 }
 
-impl Write {
+impl AuditedRequest {
     /// `None` for a request that only reads. The query is omitted: it may contain a secret.
     pub(super) fn of(app: &App, request: &mut Request<Body>) -> Option<Self> {
         if !csrf::changes(request.method(), request.headers()) {
             return None;
         }
-        let seen = Seen::default();
-        request.extensions_mut().insert(seen.clone());
+        let request_user = RequestUser::default();
+        request.extensions_mut().insert(request_user.clone());
         Some(Self {
             app: app.clone(),
-            seen,
+            request_user,
             action: format!("http.{}", request.method().as_str().to_lowercase()),
             object: request.uri().path().chars().take(500).collect(),
             address: request.extensions().get::<Address>().copied().unwrap_or_default(),
-            noted: false,
+            recorded: false,
         })
     }
 
@@ -133,12 +133,12 @@ impl Write {
     pub(super) async fn answered(mut self, status: StatusCode) {
         let refused = status.is_client_error() || status.is_server_error();
         let entry = self.entry(if refused { "refused" } else { "ok" });
-        self.noted = true;
+        self.recorded = true;
         entry.await;
     }
 
     fn entry(&self, result: &'static str) -> impl Future<Output = ()> + Send + use<> {
-        let (app, user) = (self.app.clone(), self.seen.user());
+        let (app, user) = (self.app.clone(), self.request_user.user());
         let (action, object) = (self.action.clone(), self.object.clone());
         let address = self.address.to_string();
         async move {
@@ -157,16 +157,16 @@ impl Write {
                 audit::append(&mut connection, entry).await
             };
             if let Err(error) = written.await {
-                tracing::warn!(%error, "a write could not be noted in the audit");
+                tracing::warn!(%error, "an audit entry could not be written");
             }
         }
     }
 }
 
-impl Drop for Write {
+impl Drop for AuditedRequest {
     /// A request whose client disconnects before the response is still recorded.
     fn drop(&mut self) {
-        if !self.noted {
+        if !self.recorded {
             self.app.tasks.spawn(self.entry("broken off"));
         }
     }

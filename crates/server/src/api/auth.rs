@@ -20,10 +20,10 @@ use uuid::Uuid;
 use super::page;
 use crate::{
     auth::{
-        Address, Caller, CredentialId, Link,
+        Address, Caller, CredentialId, OneTimeLink,
         cookie::OurCookie,
         csrf,
-        sign_in::{self, From, SignedIn},
+        sign_in::{self, ClientInfo, SignedIn},
     },
     error::{Error, Result},
     extract::{Json, Path, Query, parse, read},
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Body limit of a sign-in form, in bytes.
-const FORM_LIMIT: usize = 16 * 1024;
+const MAX_FORM_BYTES: usize = 16 * 1024;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -45,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// The sign-in link as it is shown, once.
-pub(super) fn link_view(link: &Link) -> SignInLink {
+pub(super) fn link_view(link: &OneTimeLink) -> SignInLink {
     SignInLink {
         url: link.url.expose_secret().to_owned(),
         expires_at: link.expires_at,
@@ -62,7 +62,7 @@ impl<T: DeserializeOwned> FromRequest<App> for SignIn<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request<Body>, app: &App) -> Result<Self> {
-        if !csrf::is_own_or_silent(&app.settings, request.headers()) {
+        if !csrf::is_same_origin_or_absent(&app.settings, request.headers()) {
             return Err(Error::forbidden(
                 "This request was made by another site and was refused.",
             ));
@@ -77,7 +77,7 @@ impl<T: DeserializeOwned> FromRequest<App> for SignIn<T> {
             let Json(request) = Json::from_request(request, app).await?;
             return Ok(Self { request, is_form });
         }
-        let bytes = read(request, FORM_LIMIT).await?;
+        let bytes = read(request, MAX_FORM_BYTES).await?;
         let fields: serde_json::Map<_, _> = url::form_urlencoded::parse(&bytes)
             .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (name.into_owned(), value.into_owned().into()))
@@ -115,8 +115,8 @@ async fn by_link(
     headers: HeaderMap,
     SignIn { request, is_form }: SignIn<SignInByLink>,
 ) -> Result<Response> {
-    let signed_in = sign_in::by_link(&app, request, &From::new(address, &headers)).await?;
-    welcome(&app, &signed_in, is_form).await
+    let signed_in = sign_in::by_link(&app, request, &ClientInfo::new(address, &headers)).await?;
+    sign_in_response(&app, &signed_in, is_form).await
 }
 
 /// Signs in with login and password
@@ -129,8 +129,8 @@ async fn by_password(
     headers: HeaderMap,
     SignIn { request, is_form }: SignIn<SignInByPassword>,
 ) -> Result<Response> {
-    let signed_in = sign_in::by_password(&app, request, &From::new(address, &headers)).await?;
-    welcome(&app, &signed_in, is_form).await
+    let signed_in = sign_in::by_password(&app, request, &ClientInfo::new(address, &headers)).await?;
+    sign_in_response(&app, &signed_in, is_form).await
 }
 
 /// Sets your password and ends your other sessions
@@ -189,7 +189,7 @@ async fn new_link(State(app): State<App>, caller: Caller) -> Result<(StatusCode,
     Ok((StatusCode::CREATED, Json(link_view(&link))))
 }
 
-async fn welcome(app: &App, signed_in: &SignedIn, is_form: bool) -> Result<Response> {
+async fn sign_in_response(app: &App, signed_in: &SignedIn, is_form: bool) -> Result<Response> {
     let mut response = if is_form {
         Redirect::to("/").into_response()
     } else {
@@ -207,7 +207,7 @@ async fn end(app: &App, caller: &Caller, session: Uuid) -> Result<()> {
     sessions::end(&mut tx, caller, session).await?;
     audit::record(&mut tx, caller, "session.end", format!("session {session}")).await?;
     tx.commit().await?;
-    sign_in::forget(app, caller.user());
+    sign_in::invalidate(app, caller.user());
     Ok(())
 }
 

@@ -25,21 +25,21 @@ impl AfterProject {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("it is the nextCursor of the page before, as it was")]
-pub struct NoCursor;
+#[error("it must be the nextCursor of the previous page, unchanged")]
+pub struct InvalidCursor;
 
 impl FromStr for AfterProject {
-    type Err = NoCursor;
+    type Err = InvalidCursor;
 
-    fn from_str(text: &str) -> Result<Self, NoCursor> {
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         if text.is_empty() {
             return Ok(Self::default());
         }
         let (name, id) = match text.split_once('/') {
-            Some((name, id)) => (name, Some(id.parse().map_err(|_| NoCursor)?)),
+            Some((name, id)) => (name, Some(id.parse().map_err(|_| InvalidCursor)?)),
             None => (text, None),
         };
-        let name: ProjectName = name.parse().map_err(|_| NoCursor)?;
+        let name: ProjectName = name.parse().map_err(|_| InvalidCursor)?;
         Ok(Self {
             name: name.into(),
             id,
@@ -48,9 +48,9 @@ impl FromStr for AfterProject {
 }
 
 impl TryFrom<String> for AfterProject {
-    type Error = NoCursor;
+    type Error = InvalidCursor;
 
-    fn try_from(text: String) -> Result<Self, NoCursor> {
+    fn try_from(text: String) -> Result<Self, InvalidCursor> {
         text.parse()
     }
 }

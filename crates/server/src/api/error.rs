@@ -15,11 +15,11 @@ use crate::state::App;
 
 /// The error that a response was made from, for [`complete`].
 #[derive(Clone)]
-pub struct Refused(pub Arc<Error>);
+pub struct ErrorOfResponse(pub Arc<Error>);
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let refused = Refused(Arc::new(self));
+        let refused = ErrorOfResponse(Arc::new(self));
         let mut response = write(&refused.0, None, false);
         response.extensions_mut().insert(refused);
         response
@@ -29,7 +29,7 @@ impl IntoResponse for Error {
 /// Completes an error response with what the middleware knows: the request id, and whether the chain of causes
 /// may be shown. Writes the internal part to the log.
 pub fn complete(app: &App, request_id: &str, response: Response) -> Response {
-    let Some(Refused(error)) = response.extensions().get::<Refused>().cloned() else {
+    let Some(ErrorOfResponse(error)) = response.extensions().get::<ErrorOfResponse>().cloned() else {
         return response;
     };
     let causes = error.causes().join(": ");

@@ -25,16 +25,16 @@ use crate::{
     extract::{Json, Path, Query, last_event_id},
     state::App,
     store::{
-        events::{self, Of},
-        notify::{Interest, Topic},
+        events::{self, EventScope},
+        notify::{Subscription, Topic},
         projects,
     },
 };
 
 /// Events per page, and per query of a stream.
-const PAGE: i64 = 200;
+const PAGE_SIZE: i64 = 200;
 /// Poll interval: the longest delay after a lost notification.
-const LOOK_ANYWAY: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -45,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct EventsQuery {
     /// False returns a page of JSON instead of a stream.
     #[serde(default = "yes")]
     follow: bool,
@@ -62,9 +62,9 @@ fn yes() -> bool {
 }
 
 /// The last event that a browser received before its stream was interrupted.
-struct LastSeen(Option<EventId>);
+struct LastEventId(Option<EventId>);
 
-impl FromRequestParts<App> for LastSeen {
+impl FromRequestParts<App> for LastEventId {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
@@ -74,74 +74,74 @@ impl FromRequestParts<App> for LastSeen {
 
 /// Events of a project
 #[utoipa::path(get, path = "/api/projects/{project}/events", tag = "events",
-    params(("project" = String, Path, description = "id or name"), Which,
+    params(("project" = String, Path, description = "id or name"), EventsQuery,
            ("Last-Event-ID" = Option<i64>, Header, description = "resume after this event")),
     responses((status = OK, body = Page<Event>), (status = NOT_FOUND, body = ErrorBody)))]
 async fn of_project(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Query(which): Query<Which>,
-    last: LastSeen,
+    Query(query): Query<EventsQuery>,
+    last: LastEventId,
 ) -> Result<Response> {
     let project = projects::find_any::<Read>(&app.store, &caller, &project).await?;
     let topic = Topic::Project(project.id);
-    let of = Of::project(&project);
+    let scope = EventScope::project(&project);
     let ended = {
         let app = app.clone();
         async move { project.ended(&app).await }
     };
-    answer(app, of, topic, which, last, ended).await
+    answer(app, scope, topic, query, last, ended).await
 }
 
 /// Events of all your projects and of those shared with you
 #[utoipa::path(get, path = "/api/events", tag = "events",
-    params(Which, ("Last-Event-ID" = Option<i64>, Header, description = "resume after this event")),
+    params(EventsQuery, ("Last-Event-ID" = Option<i64>, Header, description = "resume after this event")),
     responses((status = OK, body = Page<Event>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn of_caller(
     State(app): State<App>,
     caller: Caller,
-    Query(which): Query<Which>,
-    last: LastSeen,
+    Query(query): Query<EventsQuery>,
+    last: LastEventId,
 ) -> Result<Response> {
     let topic = Topic::Events(caller.user());
-    let of = Of::caller(&caller);
+    let scope = EventScope::caller(&caller);
     let ended = {
         let app = app.clone();
         async move { caller.ended(&app).await }
     };
-    answer(app, of, topic, which, last, ended).await
+    answer(app, scope, topic, query, last, ended).await
 }
 
 /// `ended` completes when the caller may no longer see the events.
 async fn answer(
     app: App,
-    of: Of,
+    scope: EventScope,
     topic: Topic,
-    which: Which,
-    last: LastSeen,
+    query: EventsQuery,
+    last: LastEventId,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Response> {
     // Subscribe before the first query, so that no event is missed in between.
-    let interest = app.hub.interest(topic);
-    let after = match last.0.or(which.cursor) {
+    let subscription = app.hub.subscribe(topic);
+    let after = match last.0.or(query.cursor) {
         Some(id) => id,
-        None if which.tail => events::last(&app.store, of).await?,
+        None if query.tail => events::last(&app.store, scope).await?,
         None => 0,
     };
-    if !which.follow {
-        let items = events::after(&app.store, of, after, PAGE + 1).await?;
-        let page = sse::page(items, PAGE as usize, |event| event.id.to_string());
+    if !query.follow {
+        let items = events::after(&app.store, scope, after, PAGE_SIZE + 1).await?;
+        let page = sse::page(items, PAGE_SIZE as usize, |event| event.id.to_string());
         return Ok(Json(page).into_response());
     }
-    Ok(sse::stream(stream(app, of, after, interest, ended)))
+    Ok(sse::stream(stream(app, scope, after, subscription, ended)))
 }
 
 struct Reader {
     app: App,
-    of: Of,
+    scope: EventScope,
     after: EventId,
-    interest: Interest,
+    subscription: Subscription,
     ready: VecDeque<Event>,
     ended: bool,
 }
@@ -149,9 +149,9 @@ struct Reader {
 /// Streams events until the server drains, the caller may no longer see them, or the project is deleted.
 fn stream(
     app: App,
-    of: Of,
+    scope: EventScope,
     after: EventId,
-    interest: Interest,
+    subscription: Subscription,
     refused: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
     let ended = {
@@ -165,9 +165,9 @@ fn stream(
     };
     let state = Reader {
         app,
-        of,
+        scope,
         after,
-        interest,
+        subscription,
         ready: VecDeque::new(),
         ended: false,
     };
@@ -183,23 +183,24 @@ impl Reader {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 self.after = event.id;
-                self.ended |= matches!(self.of, Of::Project(_)) && event.kind == EventKind::ProjectDeleted;
+                self.ended |=
+                    matches!(self.scope, EventScope::Project(_)) && event.kind == EventKind::ProjectDeleted;
                 return Some(event);
             }
             if self.ended {
                 return None;
             }
-            match events::after(&self.app.store, self.of, self.after, PAGE).await {
+            match events::after(&self.app.store, self.scope, self.after, PAGE_SIZE).await {
                 Ok(found) if !found.is_empty() => self.ready = found.into(),
                 Ok(_) => {
                     tokio::select! {
-                        () = self.interest.changed() => {}
-                        () = tokio::time::sleep(LOOK_ANYWAY) => {}
+                        () = self.subscription.changed() => {}
+                        () = tokio::time::sleep(POLL_INTERVAL) => {}
                     }
                 }
                 Err(error) => {
                     // The client reconnects with the last id that it received.
-                    tracing::warn!(%error, causes = error.causes().join(": "), "a stream of events broke off");
+                    tracing::warn!(%error, causes = error.causes().join(": "), "a stream of events failed");
                     return None;
                 }
             }
@@ -211,5 +212,5 @@ fn message(event: &Event) -> Message {
     Message::default()
         .id(event.id.to_string())
         .json_data(event)
-        .unwrap_or_else(|_| Message::default().comment("an event that cannot be written"))
+        .unwrap_or_else(|_| Message::default().comment("an event that cannot be serialized"))
 }

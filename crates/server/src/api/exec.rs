@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// The longest timeout, in seconds.
-const MOST_SECONDS: u32 = 3600;
+const MAX_TIMEOUT_SECONDS: u32 = 3600;
 /// Maximum number of arguments of a command.
-const WORDS_MOST: usize = 10_000;
+const MAX_ARGUMENTS: usize = 10_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(exec, exec_stream))
@@ -52,7 +52,7 @@ async fn exec(
             "a command has a terminal only when it is streamed: GET as a WebSocket",
         ));
     }
-    app.rates.of_exec(&app.settings.limits, &caller)?;
+    app.rate_limits.count_exec(&app.settings.limits, &caller)?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     Ok(Json(sandbox.exec(&command).await?).into_response())
 }
@@ -76,9 +76,9 @@ async fn exec_stream(
     request: Request<Body>,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
-    app.rates.of_exec(&app.settings.limits, &caller)?;
+    app.rate_limits.count_exec(&app.settings.limits, &caller)?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
-    let permit = app.streams.begin(&app, &caller)?;
+    let permit = app.streams.acquire(&app, &caller)?;
     let handshake = Handshake::check(request, None)?;
     let answer = sandbox.sandboxd().exec_websocket(handshake.request()).await?;
     handshake.accept(&app, answer, stream_end(app.core().clone(), project), permit)
@@ -93,18 +93,18 @@ fn check(request: &ExecRequest) -> Result<()> {
         ));
     }
     let with_nul = |text: &String| text.contains('\0');
-    if request.command.len() > WORDS_MOST || request.command.iter().any(with_nul) {
-        let rule = format!("it has at most {WORDS_MOST} words, and no NUL character");
+    if request.command.len() > MAX_ARGUMENTS || request.command.iter().any(with_nul) {
+        let rule = format!("it has at most {MAX_ARGUMENTS} arguments, and no NUL character");
         return Err(Error::invalid("command", rule));
     }
     if request.cwd.as_ref().is_some_and(with_nul) {
-        return Err(Error::invalid("cwd", "it holds no NUL character"));
+        return Err(Error::invalid("cwd", "it must not have a NUL character"));
     }
     if request
         .timeout_seconds
-        .is_some_and(|seconds| !(1..=MOST_SECONDS).contains(&seconds))
+        .is_some_and(|seconds| !(1..=MAX_TIMEOUT_SECONDS).contains(&seconds))
     {
-        let rule = format!("it is a number from 1 to {MOST_SECONDS}");
+        let rule = format!("it is a number from 1 to {MAX_TIMEOUT_SECONDS}");
         return Err(Error::invalid("timeoutSeconds", rule));
     }
     if request
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_that_cannot_be_run_is_refused_with_its_rule() {
+    fn invalid_exec_requests_are_rejected_with_the_field() {
         let request = |command: &[&str]| ExecRequest {
             command: command.iter().map(ToString::to_string).collect(),
             ..ExecRequest::default()

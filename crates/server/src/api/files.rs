@@ -42,14 +42,14 @@ use crate::{
 };
 
 /// Timeout for the first byte of a file or of an archive.
-const READ: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Timeout for a whole upload.
-const UPLOAD: Duration = Duration::from_secs(4 * 60 * 60);
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 /// Linux's PATH_MAX.
-const PATH_MOST: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 
 /// Header fields of the caller that are forwarded to sandboxd.
-const ASKED: [HeaderName; 8] = [
+const REQUEST_FIELDS: [HeaderName; 8] = [
     header::ACCEPT,
     header::RANGE,
     header::IF_RANGE,
@@ -60,7 +60,7 @@ const ASKED: [HeaderName; 8] = [
     header::CONTENT_TYPE,
 ];
 /// Header fields of sandboxd's response that are forwarded to the caller.
-const ANSWERED: [HeaderName; 6] = [
+const RESPONSE_FIELDS: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
@@ -78,7 +78,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct FilesQuery {
     /// Absolute, or relative to the project's folder.
     path: String,
     /// Return a folder's entries as JSON.
@@ -95,13 +95,13 @@ struct Which {
     user: Option<String>,
 }
 
-impl Which {
+impl FilesQuery {
     /// A viewer may read the project's folder and nothing else: `/proc` has the environment of programs, and
     /// the home folder their credentials. sandboxd checks the targets of links ([`FileScope::Project`]).
     ///
     /// # Errors
     /// 403 with the required role.
-    fn must_be_of_the_project(&self, project: &Authorized<Read>) -> Result<()> {
+    fn must_be_in_project_folder(&self, project: &Authorized<Read>) -> Result<()> {
         let path = FilePath::new(&self.path);
         let plain = path.components().all(|part| part != Component::ParentDir);
         let within = path.is_relative() || path.starts_with(PROJECT_FOLDER);
@@ -109,7 +109,7 @@ impl Which {
             return Ok(());
         }
         let sentence = "To read files outside of the project's folder, or as root, needs the role editor.";
-        Err(Error::forbidden(sentence).of(project.id))
+        Err(Error::forbidden(sentence).with_project(project.id))
     }
 
     /// The query in sandboxd's form.
@@ -117,8 +117,8 @@ impl Which {
     /// # Errors
     /// 422 for an invalid path.
     fn query(&self) -> Result<FileQuery<'_>> {
-        if self.path.len() > PATH_MOST || self.path.contains('\0') {
-            let rule = format!("it has at most {PATH_MOST} bytes and no NUL character");
+        if self.path.len() > MAX_PATH_BYTES || self.path.contains('\0') {
+            let rule = format!("it has at most {MAX_PATH_BYTES} bytes and no NUL character");
             return Err(Error::invalid("path", rule));
         }
         Ok(FileQuery {
@@ -133,7 +133,7 @@ impl Which {
 
 /// Reads a file, lists a folder (`list=true`), or packs one (`Accept: application/x-tar`)
 #[utoipa::path(get, path = "/api/projects/{project}/files", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name"), Which,
+    params(("project" = String, Path, description = "id or name"), FilesQuery,
            ("Range" = Option<String>, Header, description = "bytes=… of a file"),
            ("If-Range" = Option<String>, Header, description = "the whole file where it no longer has this tag or date"),
            ("If-None-Match" = Option<String>, Header, description = "304 where the file still has this tag"),
@@ -150,14 +150,14 @@ async fn read_file(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Query(which): Query<Which>,
+    Query(query): Query<FilesQuery>,
     request: Request<Body>,
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     // A read-only token has the scope of its user's role.
-    let scope = match project.role() < Write::NEEDS {
+    let scope = match project.role() < Write::MIN_ROLE {
         true => {
-            which.must_be_of_the_project(&project)?;
+            query.must_be_in_project_folder(&project)?;
             FileScope::Project
         }
         false => FileScope::All,
@@ -168,22 +168,22 @@ async fn read_file(
         .read_file(
             request.method().clone(),
             scope,
-            &which.query()?,
-            passed(request.headers()),
-            READ,
+            &query.query()?,
+            request_fields(request.headers()),
+            READ_TIMEOUT,
         )
         .await?;
-    let mut response = pass_through(response, &ANSWERED);
+    let mut response = pass_through(response, &RESPONSE_FIELDS);
     let kind = response.headers().get(header::CONTENT_TYPE);
     let known =
-        kind.is_some_and(|kind| kind == "application/x-tar" || (which.list && kind == "application/json"));
+        kind.is_some_and(|kind| kind == "application/x-tar" || (query.list && kind == "application/json"));
     if !known && response.status() != StatusCode::NOT_MODIFIED {
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/octet-stream"),
         );
     }
-    if !which.list {
+    if !query.list {
         response.headers_mut().insert(
             header::CONTENT_DISPOSITION,
             HeaderValue::from_static("attachment"),
@@ -194,7 +194,7 @@ async fn read_file(
 
 /// Writes a file, or unpacks an archive into a folder (`Content-Type: application/x-tar`)
 #[utoipa::path(put, path = "/api/projects/{project}/files", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name"), Which,
+    params(("project" = String, Path, description = "id or name"), FilesQuery,
            ("If-Match" = Option<String>, Header, description = "only where the file still has this tag"),
            ("If-Unmodified-Since" = Option<String>, Header, description = "only where the file is not newer"),
            ("If-None-Match" = Option<String>, Header, description = "*: only where there is no file or folder yet")),
@@ -207,7 +207,7 @@ async fn write_file(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Query(which): Query<Which>,
+    Query(query): Query<FilesQuery>,
     request: Request<Body>,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
@@ -224,39 +224,44 @@ async fn write_file(
     if body.size_hint().lower() > limit {
         return Err(too_large());
     }
-    let room = quotas::room(&app.store, limits, project.owner, body.size_hint().lower()).await?;
-    let most = room.map_or(limit, |room| room.min(limit));
+    let free = quotas::free_disk(&app.store, limits, project.owner, body.size_hint().lower()).await?;
+    let max = free.map_or(limit, |free| free.min(limit));
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let over = Arc::new(AtomicBool::new(false));
     let put = Arc::new(AtomicU64::new(0));
-    let body = UpTo {
+    let body = LimitedBody {
         body,
-        left: most,
+        left: max,
         over: Arc::clone(&over),
-        passed: Arc::clone(&put),
+        received: Arc::clone(&put),
     };
     let body = body.map_err(std::io::Error::other).boxed_unsync();
     let answer = sandbox
         .sandboxd()
-        .write_file(&which.query()?, passed(&parts.headers), body, UPLOAD)
+        .write_file(
+            &query.query()?,
+            request_fields(&parts.headers),
+            body,
+            UPLOAD_TIMEOUT,
+        )
         .await;
     let put = put.load(Ordering::Relaxed);
-    if room.is_some() {
-        quotas::put(&app.store, project.id, put).await?;
+    if free.is_some() {
+        quotas::add_disk_usage(&app.store, project.id, put).await?;
     }
-    if over.load(Ordering::Relaxed) && most < limit {
-        // Received bytes already count, so this asks for room for one byte beyond the limit.
-        quotas::room(&app.store, limits, project.owner, most - put + 1).await?;
+    if over.load(Ordering::Relaxed) && max < limit {
+        // Received bytes already count, so this asks for space for one byte beyond the limit.
+        quotas::free_disk(&app.store, limits, project.owner, max - put + 1).await?;
     }
     if over.load(Ordering::Relaxed) {
         return Err(too_large());
     }
-    Ok(pass_through(answer?, &ANSWERED[4..]))
+    Ok(pass_through(answer?, &RESPONSE_FIELDS[4..]))
 }
 
 /// Deletes a file or a folder
 #[utoipa::path(delete, path = "/api/projects/{project}/files", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name"), Which,
+    params(("project" = String, Path, description = "id or name"), FilesQuery,
            ("If-Match" = Option<String>, Header, description = "only where the file still has this tag"),
            ("If-Unmodified-Since" = Option<String>, Header, description = "only where the file is not newer")),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody),
@@ -265,14 +270,14 @@ async fn delete_file(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Query(which): Query<Which>,
+    Query(query): Query<FilesQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let response = sandbox
         .sandboxd()
-        .delete_file(&which.query()?, passed(&headers), READ)
+        .delete_file(&query.query()?, request_fields(&headers), READ_TIMEOUT)
         .await?;
     Ok(pass_through(response, &[]))
 }
@@ -293,23 +298,23 @@ async fn move_file(
     Ok(pass_through(response, &[]))
 }
 
-/// The caller's header fields that are passed to sandboxd.
-fn passed(headers: &HeaderMap) -> HeaderMap {
-    ASKED
+/// The caller's header fields that are received to sandboxd.
+fn request_fields(headers: &HeaderMap) -> HeaderMap {
+    REQUEST_FIELDS
         .iter()
         .filter_map(|name| Some((name.clone(), headers.get(name)?.clone())))
         .collect()
 }
 
 /// A body that ends with an error, and sets a flag, when it exceeds its limit of bytes.
-struct UpTo {
+struct LimitedBody {
     body: Body,
     left: u64,
     over: Arc<AtomicBool>,
-    passed: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
 }
 
-impl http_body::Body for UpTo {
+impl http_body::Body for LimitedBody {
     type Data = Bytes;
     type Error = axum::BoxError;
 
@@ -323,7 +328,7 @@ impl http_body::Body for UpTo {
             match self.left.checked_sub(length) {
                 Some(left) => {
                     self.left = left;
-                    self.passed.fetch_add(length, Ordering::Relaxed);
+                    self.received.fetch_add(length, Ordering::Relaxed);
                 }
                 None => {
                     self.over.store(true, Ordering::Relaxed);

@@ -46,7 +46,7 @@ async fn status(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct What {
+struct DiffQuery {
     /// One file; if absent, all files except untracked ones.
     path: Option<String>,
     /// Staged changes, compared with the last commit.
@@ -56,16 +56,16 @@ struct What {
 
 /// Differences of files in the project's repository
 #[utoipa::path(get, path = "/api/projects/{project}/git/diff", tag = "git",
-    params(("project" = String, Path, description = "id or name"), What),
+    params(("project" = String, Path, description = "id or name"), DiffQuery),
     responses((status = OK, body = GitDiff), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
 async fn diff(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Query(what): Query<What>,
+    Query(query): Query<DiffQuery>,
 ) -> Result<Json<GitDiff>> {
-    git::diff(&app, &caller, &project, what.path.as_deref(), what.staged)
+    git::diff(&app, &caller, &project, query.path.as_deref(), query.staged)
         .await
         .map(Json)
 }

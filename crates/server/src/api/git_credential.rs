@@ -51,6 +51,6 @@ async fn set(
     params(("project" = String, Path, description = "id or name")),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody)))]
 async fn forget(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<StatusCode> {
-    git::forget(&app, &caller, &project).await?;
+    git::delete(&app, &caller, &project).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -18,12 +18,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{auth::SignIn, page};
 use crate::{
-    auth::{Address, Caller, cookie::OurCookie, sign_in::From},
+    auth::{Address, Caller, cookie::OurCookie, sign_in::ClientInfo},
     error::{Error, Result},
     extract::{Json, Query},
     github::{
         repositories,
-        sign_in::{self, Done, Return},
+        sign_in::{self, CallbackParams, SignInOutcome},
     },
     state::App,
     store::github,
@@ -64,21 +64,21 @@ async fn begin(
         (true, Some(caller)) => Some(caller),
         (false, _) => None,
     };
-    let begun = sign_in::begin(&app, link_to, address).await?;
+    let started = sign_in::begin(&app, link_to, address).await?;
     let mut response = if is_form {
-        page::onward(&begun.url)
+        page::redirect(&started.url)
     } else {
-        let url = begun.url.into();
+        let url = started.url.into();
         Json(GithubRedirect { url }).into_response()
     };
-    let cookie = OurCookie::Github.set(&app.settings, begun.browser.expose_secret(), sign_in::LIFETIME);
+    let cookie = OurCookie::Github.set(&app.settings, started.browser.expose_secret(), sign_in::LIFETIME);
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Back {
+struct CallbackQuery {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -88,7 +88,7 @@ struct Back {
 }
 
 /// Callback to which GitHub redirects the browser
-#[utoipa::path(get, path = "/api/auth/github/callback", tag = "auth", security(()), params(Back),
+#[utoipa::path(get, path = "/api/auth/github/callback", tag = "auth", security(()), params(CallbackQuery),
     responses((status = SEE_OTHER, description = "with a session cookie"),
               (status = BAD_REQUEST, body = String, content_type = "text/html"),
               (status = FORBIDDEN, body = String, content_type = "text/html"),
@@ -100,26 +100,24 @@ async fn callback(
     address: Address,
     headers: HeaderMap,
     caller: Option<Caller>,
-    Query(Back { code, state, error }): Query<Back>,
+    Query(CallbackQuery { code, state, error }): Query<CallbackQuery>,
 ) -> Response {
     let browser = OurCookie::Github.get(&app.settings, &headers).map(str::to_owned);
-    let back = Return { code, state, browser };
-    let done = if error.is_some() || back.code.is_empty() {
-        Err(Error::bad_request(
-            "GitHub gave no permission, so nobody was signed in.",
-        ))
+    let params = CallbackParams { code, state, browser };
+    let done = if error.is_some() || params.code.is_empty() {
+        Err(Error::bad_request("GitHub did not authorize the sign-in."))
     } else {
-        sign_in::finish(&app, back, caller.as_ref(), &From::new(address, &headers)).await
+        sign_in::finish(&app, params, caller.as_ref(), &ClientInfo::new(address, &headers)).await
     };
     let mut response = match &done {
         Ok(_) => Redirect::to("/").into_response(),
         Err(error) => {
             tracing::info!(error = error.name(), causes = ?error.causes(), "a sign-in with GitHub was refused");
-            page::refused(error)
+            page::error(error)
         }
     };
     let cookies = response.headers_mut();
-    if let Ok(Done::SignedIn(signed_in)) = &done {
+    if let Ok(SignInOutcome::SignedIn(signed_in)) = &done {
         for cookie in signed_in.cookies(&app) {
             cookies.append(header::SET_COOKIE, cookie);
         }

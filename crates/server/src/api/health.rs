@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Timeout for a query to the control database.
-const DATABASE: Duration = Duration::from_secs(2);
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The address of a request's connection, in its extensions: of the client, or of the last proxy before us.
 #[derive(Clone, Copy, Debug)]
@@ -67,21 +67,24 @@ async fn healthz(State(app): State<App>) -> Json<Health> {
     responses((status = OK, body = Readiness), (status = SERVICE_UNAVAILABLE, body = Readiness)))]
 async fn readyz(State(app): State<App>) -> Response {
     let mut failures = app.metrics.failures();
-    let asked = app.store.ping();
-    match tokio::time::timeout(DATABASE, asked).await {
+    let ping = app.store.ping();
+    match tokio::time::timeout(DATABASE_TIMEOUT, ping).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {
             tracing::warn!(%error, "the control database does not answer");
             failures.insert("database".into(), "the control database does not answer".into());
         }
         Err(_) => {
-            failures.insert("database".into(), "the control database is silent".into());
+            failures.insert(
+                "database".into(),
+                "the control database did not answer in time".into(),
+            );
         }
     }
     if !app.hub.is_listening() {
         failures.insert(
             "listener".into(),
-            "changes in the control database are not heard".into(),
+            "notifications of the control database do not arrive".into(),
         );
     }
     if app.regions.iter().next().is_none() {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Timeout for a region to list its images.
-const LIST: std::time::Duration = std::time::Duration::from_secs(30);
+const LIST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, import))
@@ -31,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct In {
+struct ListQuery {
     /// Defaults to the default region.
     #[serde(default)]
     region: Option<String>,
@@ -40,7 +40,7 @@ struct In {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct As {
+struct ImportQuery {
     /// Name to give the imported image.
     name: String,
     /// Defaults to the default region.
@@ -49,11 +49,15 @@ struct As {
 }
 
 /// The images of a region
-#[utoipa::path(get, path = "/api/images", tag = "images", params(In),
+#[utoipa::path(get, path = "/api/images", tag = "images", params(ListQuery),
     responses((status = OK, body = Page<ImageInfo>), (status = UNAUTHORIZED, body = ErrorBody)))]
-async fn list(State(app): State<App>, _: Caller, Query(at): Query<In>) -> Result<Json<Page<ImageInfo>>> {
-    let region = region(&app, at.region.as_deref())?;
-    let items = tokio::time::timeout(LIST, region.driver.images())
+async fn list(
+    State(app): State<App>,
+    _: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<ImageInfo>>> {
+    let region = region(&app, query.region.as_deref())?;
+    let items = tokio::time::timeout(LIST_TIMEOUT, region.driver.images())
         .await
         .map_err(|_| Error::unavailable("The region does not answer."))??;
     Ok(Json(Page {
@@ -63,7 +67,7 @@ async fn list(State(app): State<App>, _: Caller, Query(at): Query<In>) -> Result
 }
 
 /// Imports an OCI archive (a tar of an OCI layout, or of `docker save`)
-#[utoipa::path(post, path = "/api/images", tag = "images", params(As),
+#[utoipa::path(post, path = "/api/images", tag = "images", params(ImportQuery),
     request_body(content = Vec<u8>, content_type = "application/x-tar"),
     responses((status = CREATED, body = ImageInfo), (status = FORBIDDEN, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the region takes images from registries only"),
@@ -71,12 +75,12 @@ async fn list(State(app): State<App>, _: Caller, Query(at): Query<In>) -> Result
 async fn import(
     State(app): State<App>,
     caller: Caller,
-    Query(desired_state): Query<As>,
+    Query(query): Query<ImportQuery>,
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<ImageInfo>)> {
     caller.must_be_owner()?;
-    validate::image_reference("name", &desired_state.name)?;
-    let region = region(&app, desired_state.region.as_deref())?;
+    validate::image_reference("name", &query.name)?;
+    let region = region(&app, query.region.as_deref())?;
     if !region.driver.capabilities().imports_images {
         let why = format!("The region {} takes images from registries only.", region.name);
         return Err(Error::conflict(why));
@@ -85,10 +89,7 @@ async fn import(
         .into_body()
         .into_data_stream()
         .map(|chunk| chunk.map_err(std::io::Error::other));
-    let image = region
-        .driver
-        .import_image(&desired_state.name, Box::pin(archive))
-        .await?;
+    let image = region.driver.import_image(&query.name, Box::pin(archive)).await?;
     let mut connection = app.store.pool().acquire().await?;
     let object = format!("image {} ({})", image.name, image.digest);
     audit::record(&mut connection, &caller, "image.import", object).await?;

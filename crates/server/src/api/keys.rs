@@ -23,7 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses((status = OK, body = Vec<EncryptionKey>), (status = FORBIDDEN, body = ErrorBody)))]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<EncryptionKey>>> {
     caller.must_be_owner()?;
-    app.key_ring.renew()?;
+    app.key_ring.reload()?;
     Ok(Json(keys(&app).await?))
 }
 
@@ -32,10 +32,10 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Encrypt
     params(("key" = String, Path, description = "its id: eight hexadecimal digits")),
     responses((status = NO_CONTENT), (status = FORBIDDEN, body = ErrorBody),
               (status = NOT_FOUND, body = ErrorBody),
-              (status = CONFLICT, body = ErrorBody, description = "it is used, or too new to tell")))]
+              (status = CONFLICT, body = ErrorBody, description = "the key is used, or was created recently")))]
 async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>) -> Result<StatusCode> {
     caller.must_be_owner()?;
-    app.key_ring.renew()?;
+    app.key_ring.reload()?;
     let all = keys(&app).await?;
     let found = all
         .iter()
@@ -43,7 +43,7 @@ async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>)
         .ok_or_else(|| Error::not_found("key"))?;
     if found.values > 0 {
         return Err(Error::conflict(format!(
-            "{} stored secrets are encrypted with it; a server seals them anew in the background after a rotation.",
+            "{} stored secrets are encrypted with it; a server re-encrypts them in the background after a rotation.",
             found.values
         )));
     }
@@ -51,10 +51,10 @@ async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>)
     hex::decode_to_slice(&key, &mut id).map_err(|_| Error::not_found("key"))?;
     let mut tx = app.store.begin().await?;
     audit::record(&mut tx, &caller, "key.forget", format!("key {key}")).await?;
-    match app.key_ring.forget(id) {
+    match app.key_ring.remove(id) {
         Ok(()) => tx.commit().await?,
-        Err(EncryptionError::Kept(why)) => return Err(Error::conflict(why)),
-        Err(error) => return Err(Error::unavailable("The key file cannot be changed.").because(error)),
+        Err(EncryptionError::NotRemovable(why)) => return Err(Error::conflict(why)),
+        Err(error) => return Err(Error::unavailable("The key file cannot be changed.").with_cause(error)),
     }
     Ok(StatusCode::NO_CONTENT)
 }

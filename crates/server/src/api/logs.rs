@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Lines per page.
-const PAGE: usize = 10_000;
+const PAGE_SIZE: usize = 10_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(read_logs))
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct LogsQuery {
     /// False returns a page of JSON instead of a stream.
     #[serde(default = "yes")]
     follow: bool,
@@ -49,9 +49,9 @@ fn yes() -> bool {
 }
 
 /// The last line that a browser received before its stream was interrupted.
-struct LastSeen(Option<u64>);
+struct LastEventId(Option<u64>);
 
-impl FromRequestParts<App> for LastSeen {
+impl FromRequestParts<App> for LastEventId {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
@@ -61,7 +61,7 @@ impl FromRequestParts<App> for LastSeen {
 
 /// Output of the start command and of the clone of the repository
 #[utoipa::path(get, path = "/api/projects/{project}/logs", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name"), Which,
+    params(("project" = String, Path, description = "id or name"), LogsQuery,
            ("Last-Event-ID" = Option<u64>, Header, description = "resume after this line")),
     responses((status = OK, body = Page<LogLine>), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
@@ -69,18 +69,18 @@ async fn read_logs(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Query(which): Query<Which>,
-    last: LastSeen,
+    Query(query): Query<LogsQuery>,
+    last: LastEventId,
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
-    let after = last.0.or(which.cursor).unwrap_or(0);
-    let permit = which
+    let after = last.0.or(query.cursor).unwrap_or(0);
+    let permit = query
         .follow
-        .then(|| app.streams.begin(&app, &caller))
+        .then(|| app.streams.acquire(&app, &caller))
         .transpose()?;
-    let lines = sandbox.sandboxd().logs(after, which.follow).await?;
-    if !which.follow {
+    let lines = sandbox.sandboxd().logs(after, query.follow).await?;
+    if !query.follow {
         let page = tokio::time::timeout(TIMEOUT, page(lines))
             .await
             .map_err(|_| Error::unavailable("The sandbox did not finish its answer."))??;
@@ -101,17 +101,17 @@ async fn read_logs(
 async fn page(
     lines: impl Stream<Item = fsa_sandboxd_client::Result<LogLine>> + Send,
 ) -> Result<Page<LogLine>> {
-    let mut lines = std::pin::pin!(lines.take(PAGE + 1));
+    let mut lines = std::pin::pin!(lines.take(PAGE_SIZE + 1));
     let mut items = Vec::new();
     while let Some(line) = lines.next().await {
         items.push(line?);
     }
-    Ok(sse::page(items, PAGE, |line| line.sequence.to_string()))
+    Ok(sse::page(items, PAGE_SIZE, |line| line.sequence.to_string()))
 }
 
 fn message(line: &LogLine) -> Message {
     Message::default()
         .id(line.sequence.to_string())
         .json_data(line)
-        .unwrap_or_else(|_| Message::default().comment("a line that cannot be written"))
+        .unwrap_or_else(|_| Message::default().comment("a line that cannot be serialized"))
 }

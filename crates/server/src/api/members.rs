@@ -52,10 +52,12 @@ async fn share_project(
     State(app): State<App>,
     caller: Caller,
     Path((project, user)): Path<(String, String)>,
-    Json(wish): Json<ShareProject>,
+    Json(request): Json<ShareProject>,
 ) -> Result<Json<Page<Member>>> {
     let project = projects::find::<Manage>(&app.store, &caller, &project).await?;
-    Ok(Json(page(share::share(&app, &project, &user, wish.role).await?)))
+    Ok(Json(page(
+        share::share(&app, &project, &user, request.role).await?,
+    )))
 }
 
 /// Stops sharing the project with a user; members may remove themselves

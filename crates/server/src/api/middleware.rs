@@ -1,5 +1,10 @@
 //! Middleware of the main host: request id, access log, metrics, security headers, and one form for all errors,
 //! including panics.
+//!
+//! One function instead of the layers of `tower-http` (request id, trace, catch-panic, set-header), because the steps
+//! share state: the body of an error has the request id, the audit entry has the authenticated user and the final
+//! status, and both exist for a panic too. Layers would pass these values through extensions in an order that no type
+//! checks.
 
 use std::time::Instant;
 
@@ -17,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     audit,
-    error::{self, Error, Refused},
+    error::{self, Error, ErrorOfResponse},
     health,
 };
 use crate::state::App;
@@ -58,7 +63,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
 ];
 
 /// The outermost layer of the main host.
-pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Next) -> Response {
+pub async fn main_host(State(app): State<App>, mut request: Request<Body>, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
@@ -66,7 +71,7 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(RequestId(id.clone()));
-    let write = audit::Write::of(&app, &mut request);
+    let write = audit::AuditedRequest::of(&app, &mut request);
     let span = tracing::info_span!("request", %id, %method, path);
 
     let response = if is_misdirected(&app, &request) {
@@ -78,11 +83,11 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
             Err(panic) => panicked(panic.as_ref()),
         }
     };
-    let response = in_our_form(response);
+    let response = with_error_body(response);
     let mut response = error::complete(&app, &id, response);
-    decorate(&app, &path, &id, response.headers_mut());
+    add_headers(&app, &path, &id, response.headers_mut());
     if response.status().is_redirection() {
-        // Nothing is shown of it, and a preview's popup that is authenticated on its way keeps its opener.
+        // A redirect shows nothing, and a preview's popup that is authenticated on its way keeps its opener.
         response.headers_mut().remove(OPENER_POLICY);
     }
 
@@ -107,7 +112,7 @@ pub async fn no_such_method() -> Error {
     Error::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "MethodNotAllowed",
-        "This path does not take that method.",
+        "This path does not support that method.",
     )
 }
 
@@ -127,10 +132,10 @@ fn is_misdirected<B>(app: &App, request: &Request<B>) -> bool {
     let mut named = target
         .into_iter()
         .chain(fields.iter().map(|host| host.to_str().ok()));
-    !named.all(|host| host.is_some_and(|host| is_ours(app, host)))
+    !named.all(|host| host.is_some_and(|host| is_own_host(app, host)))
 }
 
-fn is_ours(app: &App, authority: &str) -> bool {
+fn is_own_host(app: &App, authority: &str) -> bool {
     let Ok(url) = Url::parse(&format!("http://{authority}")) else {
         return false;
     };
@@ -172,18 +177,18 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
-    let said = panic
+    let message = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without words");
-    Error::internal("Something went wrong in the control plane.")
-        .because(format!("panicked: {said}"))
+        .unwrap_or("a panic without a message");
+    Error::internal("The control plane failed internally.")
+        .with_cause(format!("panicked: {message}"))
         .into_response()
 }
 
 /// Converts plain-text rejections that no handler produced (a body that is too long, for example) to the API's form.
-fn in_our_form(response: Response) -> Response {
+fn with_error_body(response: Response) -> Response {
     let status = response.status();
     let plain = response
         .headers()
@@ -191,29 +196,29 @@ fn in_our_form(response: Response) -> Response {
         .is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
     if !(status.is_client_error() || status.is_server_error())
         || !plain
-        || response.extensions().get::<Refused>().is_some()
+        || response.extensions().get::<ErrorOfResponse>().is_some()
     {
         return response;
     }
     let (name, sentence) = match status {
         StatusCode::PAYLOAD_TOO_LARGE => ("TooLarge", "The body of the request is too long."),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            ("UnsupportedMediaType", "That kind of body is not taken here.")
+            ("UnsupportedMediaType", "This content type is not supported here.")
         }
-        StatusCode::UPGRADE_REQUIRED => ("UpgradeRequired", "This path speaks WebSocket."),
+        StatusCode::UPGRADE_REQUIRED => ("UpgradeRequired", "This path needs a WebSocket client."),
         _ => ("Refused", "The request was refused."),
     };
-    let mut ours = Error::new(status, name, sentence).into_response();
+    let mut error = Error::new(status, name, sentence).into_response();
     for (name, value) in response.headers() {
         let body = name == header::CONTENT_TYPE || name == header::CONTENT_LENGTH;
-        if !body && !ours.headers().contains_key(name) {
-            ours.headers_mut().append(name, value.clone());
+        if !body && !error.headers().contains_key(name) {
+            error.headers_mut().append(name, value.clone());
         }
     }
-    ours
+    error
 }
 
-fn decorate(app: &App, path: &str, id: &str, headers: &mut HeaderMap) {
+fn add_headers(app: &App, path: &str, id: &str, headers: &mut HeaderMap) {
     for (name, value) in &HEADERS {
         headers.entry(name).or_insert_with(|| value.clone());
     }

@@ -95,6 +95,6 @@ pub fn router(app: App) -> Router {
         .fallback(web::fallback)
         .method_not_allowed_fallback(middleware::no_such_method)
         .layer(DefaultBodyLimit::max(app.settings.limits.body))
-        .layer(from_fn_with_state(app.clone(), middleware::around))
+        .layer(from_fn_with_state(app.clone(), middleware::main_host))
         .with_state(app)
 }

@@ -37,7 +37,7 @@ impl Modify for Security {
         components.add_security_scheme("token", SecurityScheme::Http(token));
         let session = ApiKeyValue::with_description(
             "fsa_session",
-            "A browser's session; writes are taken from our own pages only",
+            "A browser's session; writes are accepted from the server's own pages only",
         );
         components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)));
     }
@@ -87,21 +87,21 @@ fn refusals(path: &str, operation: &mut Operation) {
         let answers = &mut operation.responses.responses;
         answers.entry(status.to_owned()).or_insert_with(|| answer.into());
     };
-    may_refuse("400", "a part of the request cannot be read");
-    may_refuse("401", "nobody is signed in");
-    may_refuse("403", "whoever is signed in may not do this");
-    may_refuse("422", "a part of the request has a value that cannot be");
-    may_refuse("429", "too often, or more than is allowed");
+    may_refuse("400", "a part of the request cannot be parsed");
+    may_refuse("401", "the request is not authenticated");
+    may_refuse("403", "the caller may not do this");
+    may_refuse("422", "a field of the request is invalid");
+    may_refuse("429", "too many requests");
     if path.contains("{project}") {
-        may_refuse("404", "you have no such project, or there is no such thing in it");
+        may_refuse("404", "the project, or an object in it, does not exist");
         may_refuse(
             "409",
-            "several projects have this name, or its sandbox is not in a state for it",
+            "several projects have this name, or the state of the sandbox does not allow it",
         );
     }
     if operation.request_body.is_some() {
         may_refuse("413", "the body is too long");
-        may_refuse("415", "the body is of another kind");
+        may_refuse("415", "the content type is not supported");
     }
 }
 

@@ -33,10 +33,10 @@ async fn status(State(app): State<App>, caller: Option<Caller>, headers: HeaderM
     if let Some(page) = web::page(&app, &headers) {
         return Ok(page);
     }
-    let who = match &caller {
+    let user = match &caller {
         Some(caller) => format!(
             "<p>You are signed in as <strong>{}</strong>.</p>\
-             <p>Make a project with <code>fsa project create NAME</code>, or with the API.</p>",
+             <p>Create a project with <code>fsa project create NAME</code>, or with the API.</p>",
             escaped(caller.login())
         ),
         None => "<p>You are not signed in. <a href=\"/sign-in\">Sign in</a> with a password, \
@@ -45,7 +45,7 @@ async fn status(State(app): State<App>, caller: Option<Caller>, headers: HeaderM
     };
     let regions: Vec<_> = app.regions.iter().map(|region| escaped(&region.name)).collect();
     let body = format!(
-        "<h1>FullStack Agent</h1><p>Version {}, serving {}.</p>{who}\
+        "<h1>FullStack Agent</h1><p>Version {}, serving {}.</p>{user}\
          <p><a href=\"/api/openapi.json\">The API</a> · <a href=\"/readyz\">Readiness</a></p>",
         escaped(app.settings.version),
         if regions.is_empty() {
@@ -64,7 +64,7 @@ async fn sign_in(State(app): State<App>, headers: HeaderMap) -> Response {
     let mut body = "<h1>Sign in</h1>\
         <noscript><p>To use a one-time link without JavaScript, add what follows the # in it \
         to <code>/api/auth/link?token=</code>.</p></noscript>\
-        <p id=\"said\" role=\"status\"></p>\
+        <p id=\"message\" role=\"status\"></p>\
         <form id=\"link\" method=\"post\" action=\"/api/auth/link\" hidden>\
           <input type=\"hidden\" name=\"token\">\
           <div id=\"invited\" hidden>\
@@ -103,7 +103,7 @@ pub(super) fn link_form(token: &str) -> Response {
 
 /// Redirects a browser to another site. A form response may not be an HTTP redirect there: the content policy
 /// for forms (`form-action`) also applies to redirect targets.
-pub(super) fn onward(url: &url::Url) -> Response {
+pub(super) fn redirect(url: &url::Url) -> Response {
     let url = escaped(url.as_str());
     let body = format!(
         "<meta http-equiv=\"refresh\" content=\"0; url={url}\"><p><a href=\"{url}\">Go on to sign in</a></p>"
@@ -112,7 +112,7 @@ pub(super) fn onward(url: &url::Url) -> Response {
 }
 
 /// Error page for a browser whose external sign-in failed.
-pub(super) fn refused(error: &Error) -> Response {
+pub(super) fn error(error: &Error) -> Response {
     let body = format!(
         "<h1>Not signed in</h1><p>{}</p><p><a href=\"/sign-in\">Sign in</a></p>",
         escaped(error.sentence())
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_text_becomes_markup() {
+    fn html_is_escaped() {
         assert_eq!(
             escaped("<a href=\"x\">&'"),
             "&lt;a href=&quot;x&quot;&gt;&amp;&#39;"

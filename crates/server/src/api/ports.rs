@@ -29,9 +29,9 @@ use crate::{
 };
 
 /// Maximum number of shared ports per project.
-const SHARED_MOST: i64 = 100;
+const MAX_SHARED_PORTS: i64 = 100;
 /// Maximum number of ports per project that are presented as localhost.
-const PRESENTED_MOST: usize = 100;
+const MAX_LOCALHOST_PORTS: usize = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -86,8 +86,8 @@ async fn ports(app: &App, overview: &Overview, also: Option<u16>) -> Result<Vec<
     let localhost = previews::localhost_ports(&mut connection, overview.project.id).await?;
     drop(connection);
     let mut items = sandbox.map(|sandbox| sandbox.ports).unwrap_or_default();
-    let settled = overview.shares.keys().chain(&localhost).copied().chain(also);
-    for port in settled.collect::<BTreeSet<_>>() {
+    let configured = overview.shares.keys().chain(&localhost).copied().chain(also);
+    for port in configured.collect::<BTreeSet<_>>() {
         if items.iter().all(|listening| listening.port != port) {
             items.push(Port {
                 port,
@@ -124,13 +124,13 @@ async fn share_port(
     if port == TERMINAL_PORT && request.host_header.is_some() {
         return Err(Error::invalid(
             "hostHeader",
-            "port 7681 is the terminal's, which is no application",
+            "port 7681 is the terminal, which has no host header",
         ));
     }
     if port == TERMINAL_PORT && request.sharing.is_some_and(|sharing| sharing != Sharing::Private) {
         return Err(Error::invalid(
             "sharing",
-            "port 7681 is the terminal's; anyone who opens it has a shell, so it stays private",
+            "port 7681 is the terminal, which stays private because it is a shell",
         ));
     }
     if request.sharing.is_none() && request.host_header.is_none() {
@@ -143,7 +143,7 @@ async fn share_port(
         None => None,
     };
     if let Some(host_header) = request.host_header {
-        present(&mut tx, &caller, &row, port, host_header).await?;
+        set_host_header(&mut tx, &caller, &row, port, host_header).await?;
     }
     let localhost = previews::localhost_ports(&mut tx, row.id).await?;
     tx.commit().await?;
@@ -179,14 +179,20 @@ async fn share(
     let others = previews::other_shares(tx, row.id, port).await?;
     if sharing == Sharing::Private {
         previews::unshare(tx, row.id, port).await?;
-    } else if others >= SHARED_MOST {
+    } else if others >= MAX_SHARED_PORTS {
         return Err(Error::conflict(format!(
-            "At most {SHARED_MOST} ports of a project are shared."
+            "At most {MAX_SHARED_PORTS} ports of a project are shared."
         )));
     } else {
-        previews::share(tx, row.id, port, word(sharing), hash).await?;
+        previews::share(tx, row.id, port, sharing_name(sharing), hash).await?;
     }
-    audit::record(tx, caller, &format!("port.{}", word(sharing)), object(row, port)).await?;
+    audit::record(
+        tx,
+        caller,
+        &format!("port.{}", sharing_name(sharing)),
+        object(row, port),
+    )
+    .await?;
     let event = NewEvent::new(row, EventKind::ProjectChanged, sharing_message(port, sharing)).with(
         serde_json::json!({"fields": ["ports"], "port": port, "sharing": sharing, "by": caller.login()}),
     );
@@ -195,7 +201,7 @@ async fn share(
 }
 
 /// Sets which host name the port's application sees.
-async fn present(
+async fn set_host_header(
     tx: &mut PgConnection,
     caller: &Caller,
     row: &ProjectRow,
@@ -204,9 +210,9 @@ async fn present(
 ) -> Result<()> {
     let mut others = previews::localhost_ports(tx, row.id).await?;
     others.retain(|other| *other != port);
-    if host_header == HostHeader::Localhost && others.len() >= PRESENTED_MOST {
+    if host_header == HostHeader::Localhost && others.len() >= MAX_LOCALHOST_PORTS {
         return Err(Error::conflict(format!(
-            "At most {PRESENTED_MOST} ports of a project are presented as localhost."
+            "At most {MAX_LOCALHOST_PORTS} ports of a project are presented as localhost."
         )));
     }
     previews::set_host_header(tx, row.id, port, host_header).await?;
@@ -240,7 +246,7 @@ fn header_of(localhost: &[u16], port: u16) -> HostHeader {
     }
 }
 
-const fn word(sharing: Sharing) -> &'static str {
+const fn sharing_name(sharing: Sharing) -> &'static str {
     match sharing {
         Sharing::Private => "private",
         Sharing::Link => "link",

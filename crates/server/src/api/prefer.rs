@@ -14,13 +14,13 @@ use tokio::time::Instant;
 use crate::{
     auth::Caller,
     error::Result,
-    projects::lifecycle::{self, Outcome},
+    projects::lifecycle::{self, WaitOutcome},
     state::App,
     store::projects::Overview,
 };
 
 /// The longest wait, in seconds; intermediaries time out quiet requests a little later.
-const LONGEST: u64 = 60;
+const MAX_SECONDS: u64 = 60;
 const PREFER: &str = "prefer";
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -28,7 +28,7 @@ const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
     seconds: Option<u64>,
-    asked_at: DateTime<Utc>,
+    requested_at: DateTime<Utc>,
 }
 
 impl FromRequestParts<App> for Wait {
@@ -36,13 +36,13 @@ impl FromRequestParts<App> for Wait {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
         Ok(Self {
-            seconds: desired_state(&parts.headers),
-            asked_at: Utc::now(),
+            seconds: wait_seconds(&parts.headers),
+            requested_at: Utc::now(),
         })
     }
 }
 
-fn desired_state(headers: &HeaderMap) -> Option<u64> {
+fn wait_seconds(headers: &HeaderMap) -> Option<u64> {
     headers
         .get_all(PREFER)
         .iter()
@@ -51,7 +51,7 @@ fn desired_state(headers: &HeaderMap) -> Option<u64> {
         .filter_map(|preference| preference.split_once('='))
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
         .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse::<u64>().ok())
-        .map(|seconds| seconds.min(LONGEST))
+        .map(|seconds| seconds.min(MAX_SECONDS))
 }
 
 impl Wait {
@@ -64,17 +64,17 @@ impl Wait {
         self,
         app: &App,
         caller: &Caller,
-        wished: Overview,
+        overview: Overview,
         body: impl Fn(&Overview) -> Result<Response>,
     ) -> Result<Response> {
-        let outcome = self.settled(app, caller, wished).await?;
+        let outcome = self.wait(app, caller, overview).await?;
         let status = outcome.status();
         let mut response = match &outcome {
-            Outcome::Settled(overview) | Outcome::Pending(overview) => body(overview)?,
-            Outcome::Gone => ().into_response(),
+            WaitOutcome::Settled(overview) | WaitOutcome::Pending(overview) => body(overview)?,
+            WaitOutcome::Gone => ().into_response(),
         };
         *response.status_mut() = status;
-        self.say(response.headers_mut());
+        self.add_header(response.headers_mut());
         Ok(response)
     }
 
@@ -82,17 +82,17 @@ impl Wait {
     ///
     /// # Errors
     /// The database is unavailable.
-    pub async fn settled(self, app: &App, caller: &Caller, wished: Overview) -> Result<Outcome> {
+    pub async fn wait(self, app: &App, caller: &Caller, overview: Overview) -> Result<WaitOutcome> {
         let Some(seconds) = self.seconds else {
-            return Ok(Outcome::Pending(wished));
+            return Ok(WaitOutcome::Pending(overview));
         };
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        let project: ProjectId = wished.project.id;
-        lifecycle::settled(app, caller, project, self.asked_at, deadline).await
+        let project: ProjectId = overview.project.id;
+        lifecycle::wait_until_settled(app, caller, project, self.requested_at, deadline).await
     }
 
     /// Adds the response header for an applied preference.
-    pub fn say(self, headers: &mut HeaderMap) {
+    pub fn add_header(self, headers: &mut HeaderMap) {
         if let Some(seconds) = self.seconds
             && let Ok(value) = HeaderValue::try_from(format!("wait={seconds}"))
         {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preference_is_found_among_others_and_has_a_bound() {
+    fn the_wait_preference_is_parsed_and_bounded() {
         for (value, seconds) in [
             ("wait=30", Some(30)),
             ("respond-async, WAIT=\"5\"", Some(5)),
@@ -117,7 +117,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(PREFER, HeaderValue::from_static(value));
-            assert_eq!(desired_state(&headers), seconds, "{value}");
+            assert_eq!(wait_seconds(&headers), seconds, "{value}");
         }
     }
 }

@@ -18,13 +18,13 @@ use crate::{
     auth::Caller,
     error::{Error, Result},
     extract::{Json, Path, Query},
-    projects::{self, lifecycle::Outcome, status},
+    projects::{self, lifecycle::WaitOutcome, status},
     state::App,
     store::{self, projects::Overview},
 };
 
 /// Default and maximum number of projects per page.
-const PAGE: u16 = 100;
+const MAX_PAGE_SIZE: u16 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Cursor {
+struct ListQuery {
     /// `nextCursor` of the previous page.
     #[serde(default)]
     #[param(value_type = Option<String>)]
@@ -46,18 +46,18 @@ struct Cursor {
 }
 
 /// Lists your projects and those shared with you, by name
-#[utoipa::path(get, path = "/api/projects", tag = "projects", params(Cursor),
+#[utoipa::path(get, path = "/api/projects", tag = "projects", params(ListQuery),
     responses((status = OK, body = Page<Project>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    Query(Cursor { cursor, limit }): Query<Cursor>,
+    Query(ListQuery { cursor, limit }): Query<ListQuery>,
 ) -> Result<Json<Page<Project>>> {
-    let limit = limit.unwrap_or(PAGE);
-    if !(1..=PAGE).contains(&limit) {
+    let limit = limit.unwrap_or(MAX_PAGE_SIZE);
+    if !(1..=MAX_PAGE_SIZE).contains(&limit) {
         return Err(Error::invalid(
             "limit",
-            format!("it is a number from 1 to {PAGE}"),
+            format!("it is a number from 1 to {MAX_PAGE_SIZE}"),
         ));
     }
     let after = (cursor.name.as_str(), cursor.id);
@@ -83,13 +83,13 @@ async fn create(
 ) -> Result<Response> {
     let created = projects::create::create(&app, &caller, request).await?;
     let location = format!("/api/projects/{}", created.project.id);
-    let overview = match wait.settled(&app, &caller, created.clone()).await? {
-        Outcome::Settled(overview) | Outcome::Pending(overview) => overview,
-        Outcome::Gone => created,
+    let overview = match wait.wait(&app, &caller, created.clone()).await? {
+        WaitOutcome::Settled(overview) | WaitOutcome::Pending(overview) => overview,
+        WaitOutcome::Gone => created,
     };
     let project = Json(status::project(&app.settings, &overview));
     let mut response = (StatusCode::CREATED, [(http::header::LOCATION, location)], project).into_response();
-    wait.say(response.headers_mut());
+    wait.add_header(response.headers_mut());
     Ok(response)
 }
 

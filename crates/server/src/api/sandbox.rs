@@ -15,9 +15,9 @@ use super::prefer::Wait;
 use crate::{
     auth::Caller,
     error::{Error, Result},
-    extract::{Json, JsonOrNothing, Path},
+    extract::{Json, OptionalJson, Path},
     projects::{
-        lifecycle::{self, Ask},
+        lifecycle::{self, LifecycleAction},
         status, validate,
     },
     state::App,
@@ -52,15 +52,22 @@ async fn start_or_restart(
     caller: Caller,
     Path(project): Path<String>,
     wait: Wait,
-    JsonOrNothing(request): JsonOrNothing<StartSandbox>,
+    OptionalJson(start): OptionalJson<StartSandbox>,
 ) -> Result<Response> {
-    validate::plain_variables(&request.env_vars)?;
-    let variables = request
+    validate::plain_variables(&start.env_vars)?;
+    let variables = start
         .env_vars
         .into_iter()
         .map(|(name, value)| (name, value.into()))
         .collect();
-    asked(&app, &caller, &project, wait, Ask::StartOrRestart(variables)).await
+    request(
+        &app,
+        &caller,
+        &project,
+        wait,
+        LifecycleAction::StartOrRestart(variables),
+    )
+    .await
 }
 
 /// Terminates the sandbox; files and database are kept
@@ -75,7 +82,7 @@ async fn terminate(
     Path(project): Path<String>,
     wait: Wait,
 ) -> Result<Response> {
-    asked(&app, &caller, &project, wait, Ask::Terminate).await
+    request(&app, &caller, &project, wait, LifecycleAction::Terminate).await
 }
 
 /// Starts the sandbox
@@ -90,7 +97,7 @@ async fn start(
     Path(project): Path<String>,
     wait: Wait,
 ) -> Result<Response> {
-    asked(&app, &caller, &project, wait, Ask::Start).await
+    request(&app, &caller, &project, wait, LifecycleAction::Start).await
 }
 
 /// Stops the sandbox; its files are kept
@@ -105,7 +112,7 @@ async fn stop(
     Path(project): Path<String>,
     wait: Wait,
 ) -> Result<Response> {
-    asked(&app, &caller, &project, wait, Ask::Stop).await
+    request(&app, &caller, &project, wait, LifecycleAction::Stop).await
 }
 
 /// Restarts the sandbox
@@ -120,19 +127,27 @@ async fn restart(
     Path(project): Path<String>,
     wait: Wait,
 ) -> Result<Response> {
-    asked(&app, &caller, &project, wait, Ask::Restart).await
+    request(&app, &caller, &project, wait, LifecycleAction::Restart).await
 }
 
-async fn asked(app: &App, caller: &Caller, project: &str, wait: Wait, ask: Ask) -> Result<Response> {
-    let wished = lifecycle::ask(app, caller, project, ask).await?;
+async fn request(
+    app: &App,
+    caller: &Caller,
+    project: &str,
+    wait: Wait,
+    action: LifecycleAction,
+) -> Result<Response> {
+    let overview = lifecycle::request(app, caller, project, action).await?;
     let body = |overview: &Overview| Ok(Json(sandbox(app, overview)?).into_response());
-    wait.answer(app, caller, wished, body).await
+    wait.answer(app, caller, overview, body).await
 }
 
 fn sandbox(app: &App, overview: &Overview) -> Result<Sandbox> {
     status::sandbox(&app.settings, overview).ok_or_else(|| {
         Error::not_found("sandbox")
-            .saying("This project has no sandbox: it was terminated. A POST to this path makes a new one.")
-            .of(overview.project.id)
+            .with_message(
+                "This project has no sandbox: it was terminated. A POST to this path creates a new one.",
+            )
+            .with_project(overview.project.id)
     })
 }

@@ -26,11 +26,11 @@ pub(super) fn stream(messages: impl Stream<Item = Result<Message, Infallible>> +
     response
 }
 
-/// A page of at most `most` of the items found. One more item means that there is a next page, which begins
+/// A page of at max `max` of the items found. One more item means that there is a next page, which begins
 /// after the `cursor` of this page's last item.
-pub(super) fn page<T>(mut items: Vec<T>, most: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
-    let more = items.len() > most;
-    items.truncate(most);
+pub(super) fn page<T>(mut items: Vec<T>, max: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
+    let more = items.len() > max;
+    items.truncate(max);
     let next_cursor = items.last().filter(|_| more).map(cursor);
     Page { items, next_cursor }
 }

@@ -17,17 +17,17 @@ use crate::{
     extract::Json,
     sandbox_client::RunningSandbox,
     state::App,
-    store::sandboxes::{self, Running},
+    store::sandboxes::{self, RunningRow},
 };
 
 /// Timeout for all checks together; checking a cluster takes dozens of requests.
-const CHECKS: Duration = Duration::from_secs(45);
+const CHECKS_TIMEOUT: Duration = Duration::from_secs(45);
 /// Timeout for one data plane to measure one sandbox.
-const LOOK: Duration = Duration::from_secs(5);
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of sandboxes measured per response.
-const MOST: u32 = 100;
+const MAX_SANDBOXES: u32 = 100;
 /// Number of sandboxes measured concurrently.
-const SIDE_BY_SIDE: usize = 16;
+const CONCURRENCY: usize = 16;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -42,12 +42,12 @@ async fn checks(State(app): State<App>, caller: Caller) -> Result<Json<Page<Chec
     caller.must_be_owner()?;
     let (regions, own) = tokio::join!(
         app.health.of(&app.regions),
-        tokio::time::timeout(CHECKS, app.settings.checks.run()),
+        tokio::time::timeout(CHECKS_TIMEOUT, app.settings.checks.run()),
     );
     let mut items = own.unwrap_or_else(|_| {
         let why = format!(
-            "they took longer than {} seconds; look again, or run `fsa doctor` at the server",
-            CHECKS.as_secs()
+            "they took longer than {} seconds; try again, or run `fsa doctor` at the server",
+            CHECKS_TIMEOUT.as_secs()
         );
         vec![Check::new("checks", CheckState::Warning, why)]
     });
@@ -56,7 +56,7 @@ async fn checks(State(app): State<App>, caller: Caller) -> Result<Json<Page<Chec
         if region.healthy {
             Check::good(&name, format!("{} answers", region.kind))
         } else {
-            let why = format!("{} does not answer; the server's log says why", region.kind);
+            let why = format!("{} does not answer; the server's log has the reason", region.kind);
             Check::new(&name, CheckState::Bad, why)
         }
     }));
@@ -71,20 +71,20 @@ async fn checks(State(app): State<App>, caller: Caller) -> Result<Json<Page<Chec
     responses((status = OK, body = SystemUsage), (status = FORBIDDEN, body = ErrorBody)))]
 async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<SystemUsage>> {
     caller.must_be_owner()?;
-    let (running, all) = sandboxes::running(&app.store, MOST).await?;
+    let (running, all) = sandboxes::running(&app.store, MAX_SANDBOXES).await?;
     let omitted = all.saturating_sub(running.len() as u64);
     let items = stream::iter(running)
-        .map(|running| look(&app, running))
-        .buffered(SIDE_BY_SIDE)
+        .map(|running| measure(&app, running))
+        .buffered(CONCURRENCY)
         .collect()
         .await;
     Ok(Json(SystemUsage { items, omitted }))
 }
 
 /// A sandbox that does not respond has no figures and does not affect the others.
-async fn look(app: &App, running: Running) -> SandboxUsage {
+async fn measure(app: &App, running: RunningRow) -> SandboxUsage {
     let usage = match RunningSandbox::of_row(app, &running.region, &running.sandbox) {
-        Ok(sandbox) => tokio::time::timeout(LOOK, sandbox.usage())
+        Ok(sandbox) => tokio::time::timeout(MEASURE_TIMEOUT, sandbox.usage())
             .await
             .ok()
             .and_then(Result::ok),

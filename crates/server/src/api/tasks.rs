@@ -29,16 +29,16 @@ use crate::{
     state::App,
     store::{
         self,
-        notify::{Interest, Topic},
+        notify::{Subscription, Topic},
         projects,
     },
     tasks,
 };
 
 /// Tasks or steps per page, and steps per query of a stream.
-const PAGE: i64 = 100;
+const PAGE_SIZE: i64 = 100;
 /// Poll interval: the longest delay after a lost notification.
-const LOOK_ANYWAY: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -51,7 +51,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Cursor {
+struct ListQuery {
     /// `nextCursor` of the previous page.
     #[serde(default)]
     cursor: Option<Uuid>,
@@ -59,18 +59,18 @@ struct Cursor {
 
 /// The project's tasks, newest first
 #[utoipa::path(get, path = "/api/projects/{project}/tasks", tag = "tasks",
-    params(("project" = String, Path, description = "id or name"), Cursor),
+    params(("project" = String, Path, description = "id or name"), ListQuery),
     responses((status = OK, body = Page<Task>), (status = NOT_FOUND, body = ErrorBody)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Query(Cursor { cursor }): Query<Cursor>,
+    Query(ListQuery { cursor }): Query<ListQuery>,
 ) -> Result<Json<Page<Task>>> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
-    let mut items = store::tasks::list(&app.store, project.id, cursor, PAGE + 1).await?;
-    let more = items.len() > PAGE as usize;
-    items.truncate(PAGE as usize);
+    let mut items = store::tasks::list(&app.store, project.id, cursor, PAGE_SIZE + 1).await?;
+    let more = items.len() > PAGE_SIZE as usize;
+    items.truncate(PAGE_SIZE as usize);
     let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
     Ok(Json(Page { items, next_cursor }))
 }
@@ -135,7 +135,7 @@ fn id(text: &str) -> Result<Uuid> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct StepsQuery {
     /// False returns a page of JSON instead of a stream.
     #[serde(default = "yes")]
     follow: bool,
@@ -149,9 +149,9 @@ fn yes() -> bool {
 }
 
 /// The last step that a browser received before its stream was interrupted.
-struct LastSeen(Option<i64>);
+struct LastEventId(Option<i64>);
 
-impl FromRequestParts<App> for LastSeen {
+impl FromRequestParts<App> for LastEventId {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
@@ -161,45 +161,45 @@ impl FromRequestParts<App> for LastSeen {
 
 /// The steps of a task; the stream ends with the task
 #[utoipa::path(get, path = "/api/projects/{project}/tasks/{task}/steps", tag = "tasks",
-    params(("project" = String, Path, description = "id or name"), ("task" = Uuid, Path), Which,
+    params(("project" = String, Path, description = "id or name"), ("task" = Uuid, Path), StepsQuery,
            ("Last-Event-ID" = Option<i64>, Header, description = "resume after this step")),
     responses((status = OK, body = Page<TaskStep>), (status = NOT_FOUND, body = ErrorBody)))]
 async fn steps(
     State(app): State<App>,
     caller: Caller,
     Path((project, task)): Path<(String, String)>,
-    Query(which): Query<Which>,
-    last: LastSeen,
+    Query(query): Query<StepsQuery>,
+    last: LastEventId,
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     // Subscribe before the first query, so that no step is missed in between.
-    let interest = app.hub.interest(Topic::Project(project.id));
+    let subscription = app.hub.subscribe(Topic::Project(project.id));
     let task = store::tasks::find(&app.store, project.id, id(&task)?).await?.task;
-    let after = last.0.or(which.cursor).unwrap_or(0);
-    if !which.follow {
-        let items = store::tasks::steps(&app.store, task.id, after, PAGE + 1).await?;
-        let page = sse::page(items, PAGE as usize, |step| step.sequence.to_string());
+    let after = last.0.or(query.cursor).unwrap_or(0);
+    if !query.follow {
+        let items = store::tasks::steps(&app.store, task.id, after, PAGE_SIZE + 1).await?;
+        let page = sse::page(items, PAGE_SIZE as usize, |step| step.sequence.to_string());
         return Ok(Json(page).into_response());
     }
-    let place = app.streams.begin(&app, &caller)?;
+    let permit = app.streams.acquire(&app, &caller)?;
     let reader = Reader {
         app: app.clone(),
         task,
         after,
-        interest,
+        subscription,
         ready: VecDeque::new(),
-        told_end: false,
+        end_sent: false,
     };
-    Ok(sse::stream(stream(app, project, reader, place)))
+    Ok(sse::stream(stream(app, project, reader, permit)))
 }
 
 struct Reader {
     app: App,
     task: Task,
     after: i64,
-    interest: Interest,
+    subscription: Subscription,
     ready: VecDeque<TaskStep>,
-    told_end: bool,
+    end_sent: bool,
 }
 
 /// Streams steps as they arrive, and finally the ended task (`event: task`). Ends early when the server drains,
@@ -208,7 +208,7 @@ fn stream(
     app: App,
     project: Authorized<Read>,
     reader: Reader,
-    place: impl Send + 'static,
+    permit: impl Send + 'static,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
     let ended = async move {
         let shutdown = app.shutdown.clone();
@@ -217,9 +217,9 @@ fn stream(
             () = project.ended(&app) => {}
         }
     };
-    let messages = futures_util::stream::unfold((reader, place), |(mut reader, place)| async move {
+    let messages = futures_util::stream::unfold((reader, permit), |(mut reader, permit)| async move {
         let message = reader.next().await?;
-        Some((Ok(message), (reader, place)))
+        Some((Ok(message), (reader, permit)))
     });
     futures_util::StreamExt::take_until(messages, Box::pin(ended))
 }
@@ -232,17 +232,17 @@ impl Reader {
                 let message = Message::default().event("step").id(step.sequence.to_string());
                 return message.json_data(&step).ok();
             }
-            if self.told_end {
+            if self.end_sent {
                 return None;
             }
             // Read the task first: the steps that it counts exist by then.
             let (project, id) = (self.task.project_id, self.task.id);
-            let looked = async {
+            let read = async {
                 let task = store::tasks::find(&self.app.store, project, id).await?.task;
-                let steps = store::tasks::steps(&self.app.store, id, self.after, PAGE).await?;
+                let steps = store::tasks::steps(&self.app.store, id, self.after, PAGE_SIZE).await?;
                 Ok::<_, Error>((task, steps))
             };
-            match looked.await {
+            match read.await {
                 Ok((task, steps)) => {
                     let over = task.state.is_over();
                     self.task = task;
@@ -251,19 +251,19 @@ impl Reader {
                         continue;
                     }
                     if over {
-                        self.told_end = true;
+                        self.end_sent = true;
                         return Message::default().event("task").json_data(&self.task).ok();
                     }
                 }
                 Err(error) => {
                     // The client reconnects with the last step that it received.
-                    tracing::warn!(%error, "a stream of steps broke off");
+                    tracing::warn!(%error, "a stream of steps failed");
                     return None;
                 }
             }
             tokio::select! {
-                () = self.interest.changed() => {}
-                () = tokio::time::sleep(LOOK_ANYWAY) => {}
+                () = self.subscription.changed() => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     }

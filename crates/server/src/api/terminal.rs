@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Maximum number of sessions listed.
-const LISTED: usize = 100;
+const MAX_SESSIONS: usize = 100;
 /// Maximum characters of a title that a program in the terminal set.
-const TITLE_MOST: usize = 200;
+const MAX_TITLE: usize = 200;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -37,7 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct TerminalParams {
     /// The session's name: 1 to 64 letters, digits, `-`, `_` and `.`; defaults to `main`.
     #[serde(default)]
     session: Option<String>,
@@ -46,7 +46,7 @@ struct Which {
     user: Option<String>,
 }
 
-impl Which {
+impl TerminalParams {
     /// `watch` opens it without input.
     fn query(&self, watch: bool) -> Result<TerminalQuery<'_>> {
         if let Some(name) = &self.session {
@@ -79,8 +79,8 @@ fn session_name(field: &str, name: &str) -> Result<()> {
 
 /// Opens a terminal: a WebSocket with the subprotocol `tty` (ttyd's protocol)
 #[utoipa::path(get, path = "/api/projects/{project}/terminal", tag = "sandbox",
-    description = "A viewer sees a session that there is, and what they type goes nowhere.",
-    params(("project" = String, Path, description = "id or name"), Which),
+    description = "A viewer sees an existing session; their input is discarded.",
+    params(("project" = String, Path, description = "id or name"), TerminalParams),
     responses((status = SWITCHING_PROTOCOLS), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
               (status = UPGRADE_REQUIRED, body = ErrorBody)))]
@@ -88,14 +88,14 @@ async fn open_terminal(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Query(which): Query<Which>,
+    Query(params): Query<TerminalParams>,
     request: Request<Body>,
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
-    let types = project.also::<Write>();
-    let query = which.query(types.is_err())?;
+    let types = project.with_permission::<Write>();
+    let query = params.query(types.is_err())?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
-    let permit = app.streams.begin(&app, &caller)?;
+    let permit = app.streams.acquire(&app, &caller)?;
     // End a connection that may no longer type; the client may reconnect to watch.
     let end = match types {
         Ok(types) => stream_end(app.core().clone(), types).boxed(),
@@ -119,14 +119,14 @@ async fn list_terminals(
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let mut items = sandbox.sandboxd().terminals().await?;
-    items.truncate(LISTED);
+    items.truncate(MAX_SESSIONS);
     items.retain(|session| session_name("name", &session.name).is_ok());
     for session in &mut items {
         session.title = session
             .title
             .chars()
             .filter(|c| !c.is_control())
-            .take(TITLE_MOST)
+            .take(MAX_TITLE)
             .collect();
     }
     Ok(Json(Page {
@@ -160,13 +160,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_that_could_not_be_one_never_reaches_the_sandbox() {
+    fn invalid_session_names_are_rejected() {
         let target = |session: Option<&str>, user: Option<&str>| {
-            let which = Which {
+            let params = TerminalParams {
                 session: session.map(Into::into),
                 user: user.map(Into::into),
             };
-            let query = which.query(false);
+            let query = params.query(false);
             query
                 .map(|query| [query.session, query.user].map(|value| value.map(str::to_owned)))
                 .map_err(|error| error.field().unwrap().name.clone())

@@ -32,7 +32,7 @@ async fn me(State(app): State<App>, caller: Caller) -> Result<Json<User>> {
     let mut user = users::get(&mut connection, caller.user()).await?;
     drop(connection);
     let per_user = app.settings.limits.per_user;
-    users::complete(&app.store, per_user, std::slice::from_mut(&mut user)).await?;
+    users::add_usage_and_limits(&app.store, per_user, std::slice::from_mut(&mut user)).await?;
     Ok(Json(user))
 }
 
@@ -71,6 +71,6 @@ async fn revoke(State(app): State<App>, caller: Caller, Path(token): Path<Uuid>)
     tokens::revoke(&mut tx, &caller, TokenId(token)).await?;
     audit::record(&mut tx, &caller, "token.revoke", format!("token {token}")).await?;
     tx.commit().await?;
-    sign_in::forget(&app, caller.user());
+    sign_in::invalidate(&app, caller.user());
     Ok(StatusCode::NO_CONTENT)
 }

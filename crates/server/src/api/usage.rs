@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Timeout for the measurement by the data plane.
-const LOOK: Duration = Duration::from_secs(10);
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(usage))
@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 async fn usage(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Usage>> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
-    let usage = tokio::time::timeout(LOOK, sandbox.usage())
+    let usage = tokio::time::timeout(MEASURE_TIMEOUT, sandbox.usage())
         .await
         .map_err(|_| Error::unavailable("The region does not answer."))??;
     Ok(Json(usage))

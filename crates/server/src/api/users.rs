@@ -16,12 +16,12 @@ use super::auth::link_view;
 use crate::{
     auth::{Caller, sign_in},
     error::{Error, Result},
-    extract::{Json, JsonOrNothing, Path, Query},
+    extract::{Json, OptionalJson, Path, Query},
     state::App,
     store::{audit, notify::Topic, quotas, sessions, tokens, users},
 };
 
-const PAGE: i64 = 100;
+const PAGE_SIZE: i64 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -34,25 +34,25 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Cursor {
+struct ListQuery {
     /// `nextCursor` of the previous page.
     #[serde(default)]
     cursor: String,
 }
 
 /// All users
-#[utoipa::path(get, path = "/api/users", tag = "users", params(Cursor),
+#[utoipa::path(get, path = "/api/users", tag = "users", params(ListQuery),
     responses((status = OK, body = Page<User>), (status = FORBIDDEN, body = ErrorBody)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    Query(Cursor { cursor }): Query<Cursor>,
+    Query(ListQuery { cursor }): Query<ListQuery>,
 ) -> Result<Json<Page<User>>> {
     caller.must_be_owner()?;
-    let mut items = users::list(&app.store, &cursor, PAGE + 1).await?;
-    let more = items.len() > PAGE as usize;
-    items.truncate(PAGE as usize);
-    users::complete(&app.store, app.settings.limits.per_user, &mut items).await?;
+    let mut items = users::list(&app.store, &cursor, PAGE_SIZE + 1).await?;
+    let more = items.len() > PAGE_SIZE as usize;
+    items.truncate(PAGE_SIZE as usize);
+    users::add_usage_and_limits(&app.store, app.settings.limits.per_user, &mut items).await?;
     let next_cursor = items.last().filter(|_| more).map(|last| last.login.clone());
     Ok(Json(Page { items, next_cursor }))
 }
@@ -63,7 +63,7 @@ async fn list(
 async fn invite(
     State(app): State<App>,
     caller: Caller,
-    JsonOrNothing(request): JsonOrNothing<Invite>,
+    OptionalJson(request): OptionalJson<Invite>,
 ) -> Result<(StatusCode, Json<SignInLink>)> {
     let role = request.role.unwrap_or(Role::Member);
     let link = sign_in::invite_link(&app, &caller, role).await?;
@@ -86,15 +86,15 @@ async fn change(
     if own.requests_per_minute == Some(0) {
         return Err(Error::invalid(
             "limits.requestsPerMinute",
-            "it is a number of 1 or more; `disabled` keeps somebody out",
+            "it must be at least 1; use `disabled` to lock a user out",
         ));
     }
     let user = UserId(user);
     let mut tx = app.store.begin().await?;
     let others = users::other_owners(&mut tx, user).await?;
     let before = users::get(&mut tx, user).await?;
-    let no_owner_any_more = request.disabled == Some(true) || request.role == Some(Role::Member);
-    if before.role == Role::Owner && no_owner_any_more && others == 0 {
+    let loses_ownership = request.disabled == Some(true) || request.role == Some(Role::Member);
+    if before.role == Role::Owner && loses_ownership && others == 0 {
         return Err(last_owner());
     }
     users::change(&mut tx, user, request.disabled, request.role).await?;
@@ -114,8 +114,8 @@ async fn change(
     let mut after = users::get(&mut tx, user).await?;
     tx.commit().await?;
     let per_user = app.settings.limits.per_user;
-    users::complete(&app.store, per_user, std::slice::from_mut(&mut after)).await?;
-    sign_in::forget(&app, user);
+    users::add_usage_and_limits(&app.store, per_user, std::slice::from_mut(&mut after)).await?;
+    sign_in::invalidate(&app, user);
     Ok(Json(after))
 }
 
@@ -138,7 +138,7 @@ async fn remove(State(app): State<App>, caller: Caller, Path(user): Path<Uuid>) 
     users::remove(&mut tx, user).await?;
     audit::record(&mut tx, &caller, "user.remove", format!("user {}", before.login)).await?;
     tx.commit().await?;
-    sign_in::forget(&app, user);
+    sign_in::invalidate(&app, user);
     app.hub.wake(Topic::DesiredState);
     Ok(StatusCode::ACCEPTED)
 }
@@ -162,5 +162,5 @@ async fn link(
 }
 
 fn last_owner() -> Error {
-    Error::conflict("This is the only owner who can sign in; make somebody else an owner first.")
+    Error::conflict("This is the only owner who can sign in; make another user an owner first.")
 }

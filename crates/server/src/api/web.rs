@@ -16,10 +16,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use super::{error::Error, middleware};
 use crate::{settings::Settings, state::App};
 
-/// A hashed name never gets other content.
-const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// The content of a file with a hashed name never changes.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// The page names the files of this exact build.
-const ASK_EACH_TIME: HeaderValue = HeaderValue::from_static("no-cache");
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// The variants, smallest first.
 const VARIANTS: [(&str, &str); 2] = [("br", ".br"), ("gzip", ".gz")];
@@ -31,13 +31,12 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn asset(State(app): State<App>, Path(file): Path<String>, headers: HeaderMap) -> Response {
-    serve(&app, &format!("assets/{file}"), &headers, FOR_EVER)
+    serve(&app, &format!("assets/{file}"), &headers, IMMUTABLE)
         .unwrap_or_else(|| Error::not_found("file").into_response())
 }
 
 async fn icon(State(app): State<App>, headers: HeaderMap) -> Response {
-    serve(&app, "icon.svg", &headers, ASK_EACH_TIME)
-        .unwrap_or_else(|| Error::not_found("file").into_response())
+    serve(&app, "icon.svg", &headers, REVALIDATE).unwrap_or_else(|| Error::not_found("file").into_response())
 }
 
 /// Fallback for a path without a route: the application's page if a browser navigates to it, else 404.
@@ -60,7 +59,7 @@ pub(super) async fn fallback(State(app): State<App>, request: Request) -> Respon
 
 /// The application's page, if there is one.
 pub(super) fn page(app: &App, headers: &HeaderMap) -> Option<Response> {
-    let mut response = serve(app, "index.html", headers, ASK_EACH_TIME)?;
+    let mut response = serve(app, "index.html", headers, REVALIDATE)?;
     response
         .headers_mut()
         .insert(header::CONTENT_SECURITY_POLICY, policy(&app.settings));
@@ -144,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_coding_is_used_only_where_the_browser_takes_it() {
+    fn encodings_are_used_only_if_accepted() {
         let takes = |text: &'static str, coding| accepts(&HeaderValue::from_static(text), coding);
         assert!(takes("gzip, deflate, br", "br"));
         assert!(takes("gzip;q=0.5", "gzip"));

@@ -21,14 +21,14 @@ use crate::{
 };
 
 /// Interval at which a long connection rechecks its credential without a notification.
-const RECHECK: Duration = Duration::from_secs(60);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The authenticated user in a request's extensions, for code outside of its handler. Empty where the request was not
 /// authenticated.
 #[derive(Clone, Debug, Default)]
-pub struct Seen(Arc<OnceLock<UserId>>);
+pub struct RequestUser(Arc<OnceLock<UserId>>);
 
-impl Seen {
+impl RequestUser {
     #[must_use]
     pub fn user(&self) -> Option<UserId> {
         self.0.get().copied()
@@ -62,11 +62,11 @@ impl Caller {
                 "Your session has ended; sign in again."
             })
         })?;
-        if let Some(seen) = parts.extensions.get::<Seen>() {
+        if let Some(request_user) = parts.extensions.get::<RequestUser>() {
             // A request that is authenticated twice has the same user both times.
-            let _ = seen.0.set(credential.user());
+            let _ = request_user.0.set(credential.user());
         }
-        if !is_token && csrf::is_write(parts) && !csrf::is_own(&core.settings, &parts.headers) {
+        if !is_token && csrf::is_write(parts) && !csrf::is_same_origin(&core.settings, &parts.headers) {
             return Err(Error::forbidden(
                 "This request was made by another site and was refused.",
             ));
@@ -75,8 +75,8 @@ impl Caller {
         if csrf::is_write(parts) {
             caller.must_write()?;
         }
-        if caller.only().is_some() && !is_of_a_project(parts) {
-            return Err(Error::forbidden("This API token is for one project alone."));
+        if caller.token_project().is_some() && !is_project_route(parts) {
+            return Err(Error::forbidden("This API token is for one project only."));
         }
         Ok(caller)
     }
@@ -92,14 +92,14 @@ impl Caller {
         if let Some(credential) = core.credentials.get(&key) {
             return Ok(Some(Self::new(credential, address)));
         }
-        let moment = core.credentials.moment();
+        let version = core.credentials.version();
         let found = match id {
             CredentialId::Session(id) => sessions::by_id(&core.store, id).await?,
             CredentialId::Token(id) => tokens::by_id(&core.store, id).await?,
         };
         Ok(found.map(|credential| {
             let credential = Arc::new(credential);
-            core.credentials.put(key, Arc::clone(&credential), moment);
+            core.credentials.put(key, Arc::clone(&credential), version);
             Self::new(credential, address)
         }))
     }
@@ -107,16 +107,16 @@ impl Caller {
     /// Waits until this caller's credential is no longer valid: signed out, revoked, expired, or the user disabled.
     /// For streams and WebSockets, which outlive the check at their start.
     pub async fn ended(&self, core: &Core) {
-        let mut interest = core.hub.interest(Topic::Credentials(self.user()));
+        let mut subscription = core.hub.subscribe(Topic::Credentials(self.user()));
         loop {
             match Self::resume(core, self.credential(), self.address()).await {
                 Ok(None) => return,
                 Ok(Some(_)) => {}
-                Err(error) => tracing::warn!(%error, "cannot tell whether a credential still holds"),
+                Err(error) => tracing::warn!(%error, "a credential could not be rechecked"),
             }
             tokio::select! {
-                () = interest.changed() => {}
-                () = tokio::time::sleep(RECHECK) => {}
+                () = subscription.changed() => {}
+                () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
         }
     }
@@ -125,7 +125,7 @@ impl Caller {
 /// Whether a project-scoped token may use this route. A route with a project in its path looks it up, and the look-up
 /// checks [`Caller::sees`]. A listed GET route returns only what the token is for. A request without a route is the
 /// gateway's, which checks too.
-fn is_of_a_project(parts: &Parts) -> bool {
+fn is_project_route(parts: &Parts) -> bool {
     parts.extensions.get::<MatchedPath>().is_none_or(|route| {
         route.as_str().contains("{project}")
             || (parts.method == Method::GET && ["/api/me", "/api/projects"].contains(&route.as_str()))
@@ -142,7 +142,7 @@ async fn credential(core: &Core, hash: [u8; 32], is_token: bool) -> Result<Optio
     if let Some(credential) = core.credentials.get(&hash) {
         return Ok(Some(credential));
     }
-    let moment = core.credentials.moment();
+    let version = core.credentials.version();
     let found = if is_token {
         tokens::by_hash(&core.store, &hash).await?
     } else {
@@ -150,7 +150,7 @@ async fn credential(core: &Core, hash: [u8; 32], is_token: bool) -> Result<Optio
     };
     Ok(found.map(|credential| {
         let credential = Arc::new(credential);
-        core.credentials.put(hash, Arc::clone(&credential), moment);
+        core.credentials.put(hash, Arc::clone(&credential), version);
         credential
     }))
 }
@@ -167,7 +167,7 @@ where
         let began = Instant::now();
         let caller = Self::authenticate(&core, parts).await?;
         core.metrics.authenticated(began.elapsed());
-        core.rates.of_request(&core.settings.limits, &caller)?;
+        core.rate_limits.count_request(&core.settings.limits, &caller)?;
         Ok(caller)
     }
 }

@@ -16,10 +16,10 @@ use http::{
 
 use crate::settings::Settings;
 
-/// What the name of each of our cookies begins with, after its `__Host-`.
+/// Prefix of the names of our cookies, after `__Host-`.
 const PREFIX: &[u8] = b"fsa_";
 /// The longest time that browsers keep a cookie (RFC 6265bis).
-pub const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+pub const MAX_LIFETIME: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// One of our cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum OurCookie {
     Github,
     /// The preview token, on an apps host.
     Preview,
-    /// The preview token once more, for requests of pages of the same project's other ports. To browsers these may be
+    /// The preview token again, for requests of pages of the same project's other ports. To browsers these may be
     /// other sites, to which no Lax cookie is sent.
     Ports,
     /// Binds a hand-off to a browser, on an apps host.
@@ -263,7 +263,7 @@ mod tests {
         headers.get(header::COOKIE).map(|value| value.as_bytes().to_vec())
     }
 
-    fn answered(value: &[u8]) -> Option<Vec<u8>> {
+    fn confined_answer(value: &[u8]) -> Option<Vec<u8>> {
         let mut headers = with(header::SET_COOKIE, &[value]);
         confine(&mut headers, "todo--3000.localhost");
         headers
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn none_of_our_cookies_passes_in_either_direction_in_either_scheme() {
+    fn own_cookies_are_removed_in_both_directions() {
         for (cookie, https) in OurCookie::ALL
             .into_iter()
             .flat_map(|cookie| [(cookie, false), (cookie, true)])
@@ -288,12 +288,12 @@ mod tests {
                 format!("={pair}"),
                 name.to_owned(),
             ] {
-                assert_eq!(answered(set.as_bytes()), None, "{set}");
+                assert_eq!(confined_answer(set.as_bytes()), None, "{set}");
             }
             assert_eq!(https, name.starts_with("__Host-"));
         }
         for name in ["__hOST-FSA_session", "__Secure-fsa_preview", "FSA_x"] {
-            assert_eq!(answered(format!("{name}=x").as_bytes()), None, "{name}");
+            assert_eq!(confined_answer(format!("{name}=x").as_bytes()), None, "{name}");
         }
         for name in ["session", "my_fsa_session", "__Host-session"] {
             assert!(!is_ours(name.as_bytes()), "{name}");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookies_of_an_application_pass_byte_for_byte() {
+    fn application_cookies_pass_unchanged() {
         for odd in [
             &b"a=1;b=2;  c = 3 ;;d; =e; a=\"x y\"; a=1"[..],
             b"x\xe9=\xff\xfe; __Host-x=1",
@@ -321,7 +321,7 @@ mod tests {
             &b"a=1; Path=/; HttpOnly"[..],
             b" b = \xff;X;;  Domain = todo--3000.localhost",
         ] {
-            assert_eq!(answered(set).unwrap(), set);
+            assert_eq!(confined_answer(set).unwrap(), set);
         }
     }
 
@@ -335,16 +335,16 @@ mod tests {
             ),
             ("a=1; Domain=other--3000.localhost", "a=1"),
         ] {
-            assert_eq!(answered(set.as_bytes()).unwrap(), kept.as_bytes(), "{set}");
+            assert_eq!(confined_answer(set.as_bytes()).unwrap(), kept.as_bytes(), "{set}");
         }
-        assert_eq!(answered(b"nameless"), None);
+        assert_eq!(confined_answer(b"nameless"), None);
         let mut headers = with(header::SET_COOKIE, &[b"a=1", b"fsa_x=1", b"b=2"]);
         confine(&mut headers, "todo--3000.localhost");
         assert_eq!(headers, with(header::SET_COOKIE, &[b"a=1", b"b=2"]));
     }
 
     #[test]
-    fn our_cookies_are_kept_by_frames_and_those_of_applications_are_as_they_were() {
+    fn only_own_cookies_become_partitioned() {
         let mut headers = with(
             header::SET_COOKIE,
             &[
@@ -370,11 +370,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_surrounds_our_cookie_it_does_not_pass(cookie in "[ -~]{0,60}") {
+        fn own_cookies_are_removed_from_any_header(cookie in "[ -~]{0,60}") {
             let around = format!("{cookie}; fsa_session=1;{cookie}");
             let left = stripped(&[around.as_bytes()]).unwrap_or_default();
             prop_assert!(!left.split(|&byte| byte == b';').any(|pair| pair.trim_ascii().starts_with(b"fsa_")));
-            let set = answered(cookie.as_bytes()).unwrap_or_default();
+            let set = confined_answer(cookie.as_bytes()).unwrap_or_default();
             prop_assert!(!set.trim_ascii().starts_with(b"fsa_"));
         }
     }

@@ -22,10 +22,10 @@ pub fn changes(method: &Method, headers: &HeaderMap) -> bool {
 /// Whether the browser names a page of the main host as the request's origin. A request without such a header is
 /// refused.
 #[must_use]
-pub fn is_own(settings: &Settings, headers: &HeaderMap) -> bool {
+pub fn is_same_origin(settings: &Settings, headers: &HeaderMap) -> bool {
     match headers.get(header::ORIGIN) {
         Some(origin) => origin.to_str().is_ok_and(|origin| {
-            origin.eq_ignore_ascii_case(&settings.origin_text()) || names_the_host(origin, headers)
+            origin.eq_ignore_ascii_case(&settings.origin_text()) || matches_host(origin, headers)
         }),
         None => headers
             .get("sec-fetch-site")
@@ -33,17 +33,17 @@ pub fn is_own(settings: &Settings, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Same as [`is_own`], but accepts a request without an origin: for requests that carry no cookie worth abusing, such
-/// as a sign-in by a program.
+/// Same as [`is_same_origin`], but accepts a request without an origin: for requests that carry no cookie worth
+/// abusing, such as a sign-in by a program.
 #[must_use]
-pub fn is_own_or_silent(settings: &Settings, headers: &HeaderMap) -> bool {
-    let silent = !headers.contains_key(header::ORIGIN) && !headers.contains_key("sec-fetch-site");
-    silent || is_own(settings, headers)
+pub fn is_same_origin_or_absent(settings: &Settings, headers: &HeaderMap) -> bool {
+    let absent = !headers.contains_key(header::ORIGIN) && !headers.contains_key("sec-fetch-site");
+    absent || is_same_origin(settings, headers)
 }
 
-/// Whether the page was loaded from the very host that the request goes to, under another name than the configured one
+/// Whether the page was loaded from the same host that the request goes to, under another name than the configured one
 /// (127.0.0.1 beside localhost). No page can choose either header.
-fn names_the_host(origin: &str, headers: &HeaderMap) -> bool {
+fn matches_host(origin: &str, headers: &HeaderMap) -> bool {
     let authority = origin
         .strip_prefix("http://")
         .or_else(|| origin.strip_prefix("https://"));

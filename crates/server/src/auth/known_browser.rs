@@ -1,5 +1,5 @@
-//! Known browsers: a cookie that says, long after its session, that a user has signed in here before. It admits to
-//! nothing; it only keeps the attempts of strangers from counting against that user ([`crate::login_throttle`]).
+//! Known browsers: a cookie that says, long after its session, that a user has signed in here before. It grants
+//! no access; it only keeps attempts of unknown clients from counting against that user ([`crate::login_throttle`]).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fsa_model::UserId;
@@ -13,7 +13,7 @@ use crate::{
     settings::Settings,
 };
 
-const PLACE: AssociatedData<'_> = AssociatedData {
+const ASSOCIATED_DATA: AssociatedData<'_> = AssociatedData {
     table: "auth",
     column: "known browser",
     row: "",
@@ -32,7 +32,7 @@ impl KnownBrowser {
     pub fn of(settings: &Settings, key_ring: &KeyRing, headers: &HeaderMap) -> Option<Self> {
         let cookie = OurCookie::Browser.get(settings, headers)?;
         let bytes = (cookie.len() < 1000).then(|| URL_SAFE_NO_PAD.decode(cookie).ok())??;
-        let text = key_ring.decrypt(PLACE, &bytes).ok()?;
+        let text = key_ring.decrypt(ASSOCIATED_DATA, &bytes).ok()?;
         let (user, id) = text.expose_secret().split_once(' ')?;
         Some(Self {
             user: user.parse().ok()?,
@@ -44,7 +44,7 @@ impl KnownBrowser {
     #[must_use]
     pub fn remember(settings: &Settings, key_ring: &KeyRing, user: UserId) -> HeaderValue {
         let text = format!("{user} {}", Uuid::new_v4());
-        let value = URL_SAFE_NO_PAD.encode(key_ring.encrypt(PLACE, &text.into()));
-        OurCookie::Browser.set(settings, &value, cookie::LONGEST)
+        let value = URL_SAFE_NO_PAD.encode(key_ring.encrypt(ASSOCIATED_DATA, &text.into()));
+        OurCookie::Browser.set(settings, &value, cookie::MAX_LIFETIME)
     }
 }

@@ -13,5 +13,5 @@ pub mod secret;
 pub mod sign_in;
 
 pub use crate::store::caller::{Address, Caller, CredentialId};
-pub use caller::Seen;
-pub use sign_in::{Link, create_token_for_owner, first_link};
+pub use caller::RequestUser;
+pub use sign_in::{OneTimeLink, create_token_for_owner, first_link};

@@ -12,23 +12,23 @@ use tokio::sync::Semaphore;
 use crate::error::{Error, Result};
 
 /// Hashes in flight. Each takes 19 MiB of memory and some 20 ms of a processor.
-static AT_ONCE: Semaphore = Semaphore::const_new(2);
+static HASH_SLOTS: Semaphore = Semaphore::const_new(2);
 /// Hashes in flight and waiting.
-static WAITING: Semaphore = Semaphore::const_new(32);
-/// Those of them that strangers may have asked for, so that they cannot keep all users out.
-static STRANGERS: Semaphore = Semaphore::const_new(24);
+static HASH_QUEUE: Semaphore = Semaphore::const_new(32);
+/// The part of the queue for unknown clients, so that they cannot lock all users out.
+static UNKNOWN_QUEUE: Semaphore = Semaphore::const_new(24);
 
-/// Who asks for a hash.
+/// The client that needs a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     /// A user who is signed in, or a browser in which the user signed in before.
     Known,
-    Stranger,
+    Unknown,
 }
 
 /// A hash that no password has, so that refusing an unknown user takes as long as refusing an existing one.
-static NOBODY: LazyLock<String> = LazyLock::new(|| {
-    hash_now(super::secret::random().expose_secret()).expect("the default parameters are valid")
+static DUMMY_HASH: LazyLock<String> = LazyLock::new(|| {
+    hash_blocking(super::secret::random().expose_secret()).expect("the default parameters are valid")
 });
 
 /// Refuses a password that is too weak or too long.
@@ -49,7 +49,7 @@ pub fn check(password: &SecretString) -> Result<()> {
 /// # Errors
 /// 503 where too many are being hashed.
 pub async fn hash(password: SecretString, priority: Priority) -> Result<String> {
-    on_a_thread(priority, move || hash_now(password.expose_secret())).await?
+    on_blocking_thread(priority, move || hash_blocking(password.expose_secret())).await?
 }
 
 /// Whether `password` matches the hash. `None` stands for a user that does not exist or has no password, and takes as
@@ -58,44 +58,44 @@ pub async fn hash(password: SecretString, priority: Priority) -> Result<String> 
 /// # Errors
 /// 503 where too many are being hashed.
 pub async fn verify(password: SecretString, hashed: Option<String>, priority: Priority) -> Result<bool> {
-    on_a_thread(priority, move || {
+    on_blocking_thread(priority, move || {
         let exists = hashed.is_some();
-        let hashed = hashed.unwrap_or_else(|| NOBODY.clone());
-        let right = PasswordHash::new(&hashed).is_ok_and(|hashed| {
+        let hashed = hashed.unwrap_or_else(|| DUMMY_HASH.clone());
+        let matches = PasswordHash::new(&hashed).is_ok_and(|hashed| {
             Argon2::default()
                 .verify_password(password.expose_secret().as_bytes(), &hashed)
                 .is_ok()
         });
-        right && exists
+        matches && exists
     })
     .await
 }
 
-fn hash_now(password: &str) -> Result<String> {
+fn hash_blocking(password: &str) -> Result<String> {
     let hashed = Argon2::default()
         .hash_password(password.as_bytes())
-        .map_err(|e| Error::internal("The password could not be hashed.").because(e))?;
+        .map_err(|e| Error::internal("The password could not be hashed.").with_cause(e))?;
     Ok(hashed.to_string())
 }
 
-async fn on_a_thread<T: Send + 'static>(
+async fn on_blocking_thread<T: Send + 'static>(
     priority: Priority,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let busy = || Error::unavailable("Too many people sign in at this moment; try again.");
-    let stranger = match priority {
+    let unknown = match priority {
         Priority::Known => None,
-        Priority::Stranger => Some(STRANGERS.try_acquire().map_err(|_| busy())?),
+        Priority::Unknown => Some(UNKNOWN_QUEUE.try_acquire().map_err(|_| busy())?),
     };
-    let place = WAITING.try_acquire().map_err(|_| busy())?;
-    let turn = AT_ONCE.acquire().await.map_err(|_| busy())?;
+    let queued = HASH_QUEUE.try_acquire().map_err(|_| busy())?;
+    let slot = HASH_SLOTS.acquire().await.map_err(|_| busy())?;
     // The thread continues after the request is dropped, so it holds the permits itself.
     tokio::task::spawn_blocking(move || {
-        let _held = (stranger, place, turn);
+        let _held = (unknown, queued, slot);
         work()
     })
     .await
-    .map_err(|e| Error::internal("The password could not be checked.").because(e))
+    .map_err(|e| Error::internal("The password could not be checked.").with_cause(e))
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_the_right_password_is_taken() {
+    async fn only_the_correct_password_is_accepted() {
         let verify = |password: &str, hashed| verify(password.to_owned().into(), hashed, Priority::Known);
         let hashed = hash("correct horse".to_owned().into(), Priority::Known)
             .await
@@ -115,11 +115,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_leave_room_for_those_who_are_known() {
-        // The test's process has no other hashes in flight; these places are as good as taken by strangers.
-        let _all = STRANGERS.acquire_many(24).await.unwrap();
-        let _and_waiting = WAITING.acquire_many(24).await.unwrap();
-        let stranger = verify("x".to_owned().into(), None, Priority::Stranger).await;
+    async fn unknown_clients_do_not_block_known_users() {
+        // The test's process has no other hashes in flight; so these permits stand for those of unknown clients.
+        let _all = UNKNOWN_QUEUE.acquire_many(24).await.unwrap();
+        let _and_waiting = HASH_QUEUE.acquire_many(24).await.unwrap();
+        let stranger = verify("x".to_owned().into(), None, Priority::Unknown).await;
         assert_eq!(stranger.unwrap_err().status(), 503);
         assert!(
             !verify("x".to_owned().into(), None, Priority::Known)

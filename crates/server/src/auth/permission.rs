@@ -13,25 +13,25 @@ use crate::{
 pub use crate::store::permission::{Authorized, Changes, Manage, Own, Permission, Read, Write};
 
 /// Interval at which a long connection rechecks its permission without a notification.
-const RECHECK: Duration = Duration::from_secs(60);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 impl<R: Permission> Authorized<R> {
     /// Waits until the permission no longer holds: the credential ended, the share was withdrawn, or the role became
     /// too low. For streams and WebSockets, which outlive the check at their start.
     pub async fn ended(&self, core: &Core) {
         let withdrawn = async {
-            let mut interest = core.hub.interest(Topic::Credentials(self.caller().user()));
+            let mut subscription = core.hub.subscribe(Topic::Credentials(self.caller().user()));
             loop {
                 match project_access::role(&core.store, self.caller(), self.id).await {
                     // The last events of a deleted project may not be delivered yet.
                     Ok(CurrentRole::Gone) => {}
-                    Ok(CurrentRole::Is(role)) if role >= R::NEEDS => {}
+                    Ok(CurrentRole::Has(role)) if role >= R::MIN_ROLE => {}
                     Ok(_) => return,
-                    Err(error) => tracing::warn!(%error, "cannot tell whether a project is still shared"),
+                    Err(error) => tracing::warn!(%error, "a permission could not be rechecked"),
                 }
                 tokio::select! {
-                    () = interest.changed() => {}
-                    () = tokio::time::sleep(RECHECK) => {}
+                    () = subscription.changed() => {}
+                    () = tokio::time::sleep(RECHECK_INTERVAL) => {}
                 }
             }
         };

@@ -32,16 +32,16 @@ use crate::{
 };
 
 /// The lifetime of a sign-in link. The person who requested it uses it at once.
-const SIGN_IN_LINK: Duration = Duration::from_secs(15 * 60);
+const SIGN_IN_LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// The lifetime of an invitation. The recipient may read their mail days later.
-const INVITE_LINK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const INVITE_LINK_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The lifetime of a token, unless its user chooses another one.
-const TOKEN: chrono::Duration = chrono::Duration::days(90);
+const TOKEN_LIFETIME: chrono::Duration = chrono::Duration::days(90);
 /// A session younger than this counts as a recent proof of identity.
-const RECENT: chrono::Duration = chrono::Duration::minutes(15);
+const RECENT_SESSION: chrono::Duration = chrono::Duration::minutes(15);
 
 /// A one-time link. Its token is in the fragment, so no server log contains it.
-pub struct Link {
+pub struct OneTimeLink {
     pub url: SecretString,
     pub expires_at: DateTime<Utc>,
 }
@@ -53,8 +53,8 @@ pub struct SignedIn {
     pub session: SecretString,
 }
 
-/// The origin of a sign-in.
-pub struct From<'a> {
+/// The client of a sign-in.
+pub struct ClientInfo<'a> {
     pub address: Address,
     pub user_agent: &'a str,
     headers: &'a HeaderMap,
@@ -66,13 +66,13 @@ impl SignedIn {
     pub fn cookies(&self, core: &Core) -> [HeaderValue; 2] {
         let settings = &core.settings;
         [
-            OurCookie::Session.set(settings, self.session.expose_secret(), cookie::LONGEST),
+            OurCookie::Session.set(settings, self.session.expose_secret(), cookie::MAX_LIFETIME),
             KnownBrowser::remember(settings, &core.key_ring, self.user),
         ]
     }
 }
 
-impl<'a> From<'a> {
+impl<'a> ClientInfo<'a> {
     #[must_use]
     pub fn new(address: Address, headers: &'a HeaderMap) -> Self {
         Self {
@@ -90,7 +90,12 @@ impl<'a> From<'a> {
 ///
 /// # Errors
 /// 403 where the user is disabled; the database does not answer.
-pub async fn sign_in(tx: &mut PgConnection, user: UserId, way: &str, from: &From<'_>) -> Result<SignedIn> {
+pub async fn sign_in(
+    tx: &mut PgConnection,
+    user: UserId,
+    way: &str,
+    from: &ClientInfo<'_>,
+) -> Result<SignedIn> {
     if !users::is_enabled(tx, user).await? {
         return Err(Error::forbidden(
             "This account is disabled; ask an owner of this system.",
@@ -116,19 +121,19 @@ pub async fn sign_in(tx: &mut PgConnection, user: UserId, way: &str, from: &From
 /// # Errors
 /// 403 where the link is used up or expired; 422 where an invitation needs a login first (it is
 /// not used up then).
-pub async fn by_link(core: &Core, request: SignInByLink, from: &From<'_>) -> Result<SignedIn> {
-    core.attempts.of_address(from.address)?;
+pub async fn by_link(core: &Core, request: SignInByLink, from: &ClientInfo<'_>) -> Result<SignedIn> {
+    core.login_throttle.count_address(from.address)?;
     let hash = secret::hash(request.token.trim());
     let spent =
         || Error::forbidden("This link was used already, or is too old. Ask for a new one: each works once.");
     let mut tx = core.store.begin().await?;
-    let purpose = login_links::look(&mut tx, &hash).await?.ok_or_else(spent)?;
+    let purpose = login_links::find(&mut tx, &hash).await?.ok_or_else(spent)?;
     // A password is hashed before the link is used up: both may refuse.
     let password = match (purpose, request.password) {
         (Purpose::Invite(_), Some(password)) => {
             let password = SecretString::from(password);
             password::check(&password)?;
-            Some(password::hash(password, Priority::Stranger).await?)
+            Some(password::hash(password, Priority::Unknown).await?)
         }
         _ => None,
     };
@@ -154,27 +159,27 @@ pub async fn by_link(core: &Core, request: SignInByLink, from: &From<'_>) -> Res
 ///
 /// # Errors
 /// 401, which does not reveal which of the two was wrong; 429 after too many attempts.
-pub async fn by_password(core: &Core, request: SignInByPassword, from: &From<'_>) -> Result<SignedIn> {
+pub async fn by_password(core: &Core, request: SignInByPassword, from: &ClientInfo<'_>) -> Result<SignedIn> {
     let browser = KnownBrowser::of(&core.settings, &core.key_ring, from.headers);
     match browser {
-        Some(browser) => core.attempts.of_browser(browser.id)?,
-        None => core.attempts.of_login(&request.login, from.address)?,
+        Some(browser) => core.login_throttle.count_browser(browser.id)?,
+        None => core.login_throttle.count_login(&request.login, from.address)?,
     }
     let found = users::password_of(&core.store, &request.login).await?;
     let (user, hashed) = found.map_or((None, None), |(user, hashed)| (Some(user), hashed));
     let is_known = browser.is_some_and(|browser| Some(browser.user) == user);
     if browser.is_some() && !is_known {
-        core.attempts.of_login(&request.login, from.address)?;
+        core.login_throttle.count_login(&request.login, from.address)?;
     }
     let priority = if is_known {
         Priority::Known
     } else {
-        Priority::Stranger
+        Priority::Unknown
     };
     let right = password::verify(request.password.into(), hashed, priority).await?;
     let mut tx = core.store.begin().await?;
     let Some(user) = user.filter(|_| right) else {
-        if !core.attempts.is_recorded() {
+        if !core.login_throttle.admits_audit_entry() {
             tracing::info!(login = request.login, address = %from.address, "a sign-in was refused");
             return Err(Error::unauthorized("Login or password is wrong."));
         }
@@ -213,8 +218,9 @@ pub async fn set_password(
     };
     password::check(&new)?;
     let hashed = users::password_hash(&core.store, caller.user()).await?;
-    if hashed.is_some() && Utc::now() - caller.since() > RECENT {
-        core.attempts.of_login(caller.login(), caller.address())?;
+    if hashed.is_some() && Utc::now() - caller.since() > RECENT_SESSION {
+        core.login_throttle
+            .count_login(caller.login(), caller.address())?;
         let current = current
             .ok_or_else(|| Error::invalid("current", "the current password is needed to change it"))?;
         if !password::verify(current, hashed, Priority::Known).await? {
@@ -233,7 +239,7 @@ pub async fn set_password(
     )
     .await?;
     tx.commit().await?;
-    forget(core, caller.user());
+    invalidate(core, caller.user());
     Ok(())
 }
 
@@ -241,7 +247,7 @@ pub async fn set_password(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn sign_in_link(core: &Core, caller: &Caller, user: UserId) -> Result<Link> {
+pub async fn sign_in_link(core: &Core, caller: &Caller, user: UserId) -> Result<OneTimeLink> {
     let mut tx = core.store.begin().await?;
     let link = new_link(core, &mut tx, Purpose::SignIn(user), Some(caller.user())).await?;
     audit::record(&mut tx, caller, "link.create", format!("user {user}")).await?;
@@ -253,7 +259,7 @@ pub async fn sign_in_link(core: &Core, caller: &Caller, user: UserId) -> Result<
 ///
 /// # Errors
 /// 403 for a member.
-pub async fn invite_link(core: &Core, caller: &Caller, role: Role) -> Result<Link> {
+pub async fn invite_link(core: &Core, caller: &Caller, role: Role) -> Result<OneTimeLink> {
     caller.must_be_owner()?;
     let mut tx = core.store.begin().await?;
     let link = new_link(core, &mut tx, Purpose::Invite(role), Some(caller.user())).await?;
@@ -273,7 +279,7 @@ pub async fn invite_link(core: &Core, caller: &Caller, role: Role) -> Result<Lin
 ///
 /// # Errors
 /// The database does not answer; the configured login is not a valid one.
-pub async fn first_link(core: &Core) -> Result<Option<Link>> {
+pub async fn first_link(core: &Core) -> Result<Option<OneTimeLink>> {
     let mut tx = core.store.begin().await?;
     let owner = match users::first_owner(&mut tx).await? {
         Some((_, true)) => return Ok(None),
@@ -297,7 +303,7 @@ pub async fn create_token_for_owner(core: &Core, name: &str) -> Result<SecretStr
     };
     let token = secret::api_token();
     let hash = secret::hash(token.expose_secret());
-    let end = Some(Utc::now() + TOKEN);
+    let end = Some(Utc::now() + TOKEN_LIFETIME);
     tokens::insert(&mut tx, &hash, owner, name, end, Scope::Write, None).await?;
     tx.commit().await?;
     Ok(token)
@@ -314,7 +320,7 @@ pub async fn create_token(core: &Core, caller: &Caller, request: CreateToken) ->
             "give expiresAt or neverExpires, not both",
         ));
     }
-    let default = (!request.never_expires).then(|| Utc::now() + TOKEN);
+    let default = (!request.never_expires).then(|| Utc::now() + TOKEN_LIFETIME);
     let expires_at = request.expires_at.or(default);
     let name = request.name.trim();
     if name.is_empty() || name.chars().count() > 100 {
@@ -357,8 +363,8 @@ pub async fn create_token(core: &Core, caller: &Caller, request: CreateToken) ->
 
 /// Invalidates a user's cached credentials in every process: in this one at once, in others by the notification that
 /// the change itself sends.
-pub fn forget(core: &Core, user: UserId) {
-    core.credentials.forget(Some(user));
+pub fn invalidate(core: &Core, user: UserId) {
+    core.credentials.invalidate(Some(user));
     core.hub.wake(Topic::Credentials(user));
 }
 
@@ -373,10 +379,10 @@ async fn new_link(
     tx: &mut PgConnection,
     purpose: Purpose,
     created_by: Option<UserId>,
-) -> Result<Link> {
+) -> Result<OneTimeLink> {
     let lifetime = match purpose {
-        Purpose::SignIn(_) => SIGN_IN_LINK,
-        Purpose::Invite(_) => INVITE_LINK,
+        Purpose::SignIn(_) => SIGN_IN_LINK_LIFETIME,
+        Purpose::Invite(_) => INVITE_LINK_LIFETIME,
     };
     let token = secret::random();
     let hash = secret::hash(token.expose_secret());
@@ -386,7 +392,7 @@ async fn new_link(
         core.settings.origin_text(),
         token.expose_secret()
     );
-    Ok(Link {
+    Ok(OneTimeLink {
         url: url.into(),
         expires_at,
     })
@@ -396,6 +402,6 @@ fn check_login(login: &str) -> Result<()> {
     // The rule of a project's name is that of a DNS label; a login is one in host names.
     match fsa_model::ProjectName::parse(login) {
         Ok(_) => Ok(()),
-        Err(refused) => Err(Error::invalid("login", users::LOGIN_RULE).suggesting(refused.suggestion)),
+        Err(refused) => Err(Error::invalid("login", users::LOGIN_RULE).with_suggestion(refused.suggestion)),
     }
 }

@@ -8,16 +8,16 @@ use secrecy::ExposeSecret as _;
 
 use super::Callback;
 use crate::{
-    git_credentials::{self, Place},
+    git_credentials::{self, RepositoryLocation},
     llm_proxy::CallingSandbox,
 };
 
 /// Path for reports that a repository's server refused a credential.
 pub(super) const REFUSED: &str = "/git-credential/refused";
 /// Path for credential requests.
-pub(super) const ROUTE: &str = "/git-credential";
+pub(super) const REQUEST: &str = "/git-credential";
 /// Most bytes of git's request.
-const LONGEST: usize = 64 * 1024;
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 pub(super) async fn answer(
     callback: &Callback,
@@ -25,19 +25,22 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let is_refused = request.uri().path() == REFUSED;
-    let Ok(question) = Limited::new(request.into_body(), LONGEST).collect().await else {
-        return plain(StatusCode::BAD_REQUEST, "the question broke off or is too long");
+    let Ok(input) = Limited::new(request.into_body(), MAX_REQUEST_BYTES)
+        .collect()
+        .await
+    else {
+        return plain(StatusCode::BAD_REQUEST, "the request is incomplete or too long");
     };
-    let question = String::from_utf8_lossy(&question.to_bytes()).into_owned();
-    let Some(place) = Place::of_question(&question) else {
+    let input = String::from_utf8_lossy(&input.to_bytes()).into_owned();
+    let Some(location) = RepositoryLocation::parse(&input) else {
         return plain(StatusCode::NO_CONTENT, "");
     };
     if is_refused {
-        return refused(callback, sandbox, &place, &question).await;
+        return refused(callback, sandbox, &location, &input).await;
     }
     let login = callback
         .git_credentials
-        .login(&callback.core, sandbox.project, &place)
+        .login(&callback.core, sandbox.project, &location)
         .await;
     match login {
         Ok(Some(login)) => {
@@ -45,7 +48,7 @@ pub(super) async fn answer(
             if login.username.contains(['\n', '\0']) || password.contains(['\n', '\0']) {
                 return plain(
                     StatusCode::INTERNAL_SERVER_ERROR,
-                    "the credential has a line break, which git cannot be told",
+                    "the credential has a line break, which git's protocol cannot carry",
                 );
             }
             let username = login.username;
@@ -60,7 +63,7 @@ pub(super) async fn answer(
             plain(StatusCode::CONFLICT, error.message().to_owned())
         }
         Err(error) => {
-            tracing::warn!(%error, project = %sandbox.project, "git's credential could not be found out");
+            tracing::warn!(%error, project = %sandbox.project, "a git credential could not be looked up");
             plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the control plane could not look up the credential; try again",
@@ -73,21 +76,21 @@ pub(super) async fn answer(
 async fn refused(
     callback: &Callback,
     sandbox: &CallingSandbox,
-    place: &Place,
-    question: &str,
+    location: &RepositoryLocation,
+    input: &str,
 ) -> Response<Body> {
-    let Some(password) = git_credentials::password_of(question) else {
+    let Some(password) = git_credentials::password_of(input) else {
         return plain(StatusCode::NO_CONTENT, "");
     };
     let advice = callback
         .git_credentials
-        .refused(&callback.core, sandbox.project, place, &password)
+        .refused(&callback.core, sandbox.project, location, &password)
         .await;
     match advice {
         Ok(Some(sentence)) => plain(StatusCode::OK, sentence),
         Ok(None) => plain(StatusCode::NO_CONTENT, ""),
         Err(error) => {
-            tracing::warn!(%error, project = %sandbox.project, "what to do about a refused credential could not be found out");
+            tracing::warn!(%error, project = %sandbox.project, "advice on a refused credential could not be looked up");
             plain(StatusCode::NO_CONTENT, "")
         }
     }

@@ -25,14 +25,14 @@ use crate::{
 };
 
 /// Concurrent requests of one sandbox; sandboxd sends half as many.
-const AT_ONCE: u32 = 64;
+const MAX_STREAMS: u32 = 64;
 /// Flow-control window: unread bytes of one request, and of all requests of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Most bytes of one response that are buffered before the connection takes them.
 const SEND_BUFFER: usize = 256 * 1024;
 /// How often an idle sandbox is pinged.
-const ALIVE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Answers the requests of sandboxes. Cheap to clone.
 #[derive(Clone)]
@@ -47,8 +47,8 @@ impl Callback {
     pub fn new(core: Core) -> Self {
         Self {
             git_credentials: GitCredentials::new(vec![
-                Box::new(git_credentials::Stored),
-                Box::new(github::credential::Linked),
+                Box::new(git_credentials::StoredCredential),
+                Box::new(github::credential::LinkedAccount),
             ]),
             llm_upstream: Arc::new(Upstream::new(&core.settings.agents.allowed_networks)),
             core,
@@ -93,13 +93,13 @@ pub async fn serve(
     let mut connection = std::pin::pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(AT_ONCE)
+            .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(64 * 1024)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(ALIVE)
-            .keep_alive_timeout(ALIVE)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
             .serve_connection(io, service)
     );
     let ended = tokio::select! {
@@ -110,7 +110,7 @@ pub async fn serve(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, sandbox = %sandbox.id, "a sandbox's questions ended badly");
+        tracing::debug!(%error, sandbox = %sandbox.id, "a callback connection ended with an error");
     }
 }
 
@@ -127,10 +127,11 @@ async fn answer(callback: &Callback, sandbox: &CallingSandbox, request: Request<
         )
         .await;
     }
-    if request.method() == Method::POST && [credential::ROUTE, credential::REFUSED].contains(&path.as_str()) {
+    if request.method() == Method::POST && [credential::REQUEST, credential::REFUSED].contains(&path.as_str())
+    {
         return credential::answer(callback, sandbox, request).await;
     }
-    let mut response = Response::new(Body::from("there is no such thing to ask for"));
+    let mut response = Response::new(Body::from("there is no such callback"));
     *response.status_mut() = StatusCode::NOT_FOUND;
     response
 }

@@ -15,21 +15,21 @@ use super::EncryptionError;
 pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// The minimum time that a superseded key is kept: other servers may not have read the file yet.
-const SUPERSEDED: Duration = Duration::from_secs(60);
+const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// Creates the file with one fresh key.
-pub(super) fn make(path: &Path) -> Result<(), EncryptionError> {
+pub(super) fn create(path: &Path) -> Result<(), EncryptionError> {
     let failed = unusable(path);
-    let text = format!("{}\n", fresh().map_err(&failed)?);
+    let text = format!("{}\n", new_key().map_err(&failed)?);
     write_new(path, &text).map_err(|error| failed(error.to_string()))
 }
 
 /// Appends a fresh key to an existing valid file.
-pub(super) fn add(path: &Path) -> Result<(), EncryptionError> {
+pub(super) fn add_key(path: &Path) -> Result<(), EncryptionError> {
     let failed = unusable(path);
     let before = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     read(path)?;
-    let text = format!("{}\n{}\n", before.trim_end(), fresh().map_err(&failed)?);
+    let text = format!("{}\n{}\n", before.trim_end(), new_key().map_err(&failed)?);
     replace(path, &text).map_err(|error| failed(error.to_string()))
 }
 
@@ -38,15 +38,15 @@ pub(super) fn remove(path: &Path, id: [u8; 4]) -> Result<(), EncryptionError> {
     let failed = unusable(path);
     let keys = read(path)?;
     if keys.last().is_some_and(|key| key_id(key) == id) {
-        return Err(EncryptionError::Kept(
-            "It is the newest key, which everything is encrypted with; `fsa keys rotate` makes another first.",
+        return Err(EncryptionError::NotRemovable(
+            "It is the newest key, which everything is encrypted with; `fsa keys rotate` creates another one first.",
         ));
     }
     let young = std::fs::metadata(path)
         .and_then(|metadata| metadata.modified())
-        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SUPERSEDED));
+        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < MIN_AGE));
     if young {
-        return Err(EncryptionError::Kept(
+        return Err(EncryptionError::NotRemovable(
             "The key file has changed less than a minute ago, and another server may not have read it yet.",
         ));
     }
@@ -135,7 +135,7 @@ pub(super) fn key_id(key: &[u8; 32]) -> [u8; 4] {
 }
 
 /// A new key in the file's format.
-fn fresh() -> Result<String, String> {
+fn new_key() -> Result<String, String> {
     let mut key = [0_u8; 32];
     SysRng
         .try_fill_bytes(&mut key)
@@ -180,16 +180,16 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
-    use crate::encryption::{KeyRing, tests::HERE};
+    use crate::encryption::{KeyRing, tests::LOCATION};
 
     #[test]
-    fn a_key_file_is_made_once_for_its_owner_alone() {
+    fn the_key_file_is_created_once_and_private() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys/seal.key");
         let encrypted = KeyRing::open(&path)
             .unwrap()
-            .encrypt(HERE, &"x".to_owned().into());
+            .encrypt(LOCATION, &"x".to_owned().into());
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(
             KeyRing::open(&path)
                 .unwrap()
-                .decrypt(HERE, &encrypted)
+                .decrypt(LOCATION, &encrypted)
                 .unwrap()
                 .expose_secret(),
             "x"
@@ -205,8 +205,11 @@ mod tests {
         // With an added key, older values still decrypt and new ones use the new key.
         KeyRing::add_key(&path).unwrap();
         let both = KeyRing::open(&path).unwrap();
-        assert_eq!(both.decrypt(HERE, &encrypted).unwrap().expose_secret(), "x");
-        assert_ne!(both.encrypt(HERE, &"x".to_owned().into())[1..5], encrypted[1..5]);
+        assert_eq!(both.decrypt(LOCATION, &encrypted).unwrap().expose_secret(), "x");
+        assert_ne!(
+            both.encrypt(LOCATION, &"x".to_owned().into())[1..5],
+            encrypted[1..5]
+        );
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
@@ -220,42 +223,42 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_added_while_somebody_works_is_used_and_an_old_one_can_go() {
+    fn keys_are_rotated_while_servers_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys/seal.key");
         let (writer, reader) = (KeyRing::open(&path).unwrap(), KeyRing::open(&path).unwrap());
         let (first, name) = (writer.current(), installation(&path).unwrap());
-        let before = writer.encrypt(HERE, &"x".to_owned().into());
-        assert!(!writer.renew().unwrap(), "nothing has changed");
+        let before = writer.encrypt(LOCATION, &"x".to_owned().into());
+        assert!(!writer.reload().unwrap(), "nothing has changed");
 
         KeyRing::add_key(&path).unwrap();
 
-        assert!(writer.renew().unwrap());
+        assert!(writer.reload().unwrap());
         assert_ne!(writer.current(), first);
         // The reader has not reloaded the file yet; it does so on the unknown key.
-        let after = writer.encrypt(HERE, &"y".to_owned().into());
-        assert_eq!(reader.decrypt(HERE, &after).unwrap().expose_secret(), "y");
-        assert_eq!(reader.decrypt(HERE, &before).unwrap().expose_secret(), "x");
+        let after = writer.encrypt(LOCATION, &"y".to_owned().into());
+        assert_eq!(reader.decrypt(LOCATION, &after).unwrap().expose_secret(), "y");
+        assert_eq!(reader.decrypt(LOCATION, &before).unwrap().expose_secret(), "x");
 
         assert!(matches!(
-            writer.forget(writer.current()),
-            Err(EncryptionError::Kept(_))
+            writer.remove(writer.current()),
+            Err(EncryptionError::NotRemovable(_))
         ));
         assert!(
-            matches!(writer.forget(first), Err(EncryptionError::Kept(_))),
+            matches!(writer.remove(first), Err(EncryptionError::NotRemovable(_))),
             "too early"
         );
-        let earlier = SystemTime::now() - SUPERSEDED * 2;
+        let earlier = SystemTime::now() - MIN_AGE * 2;
         std::fs::File::options()
             .append(true)
             .open(&path)
             .unwrap()
             .set_modified(earlier)
             .unwrap();
-        writer.forget(first).unwrap();
+        writer.remove(first).unwrap();
         assert_eq!(writer.ids(), [writer.current()]);
-        assert!(writer.decrypt(HERE, &before).is_err());
-        assert_eq!(writer.decrypt(HERE, &after).unwrap().expose_secret(), "y");
+        assert!(writer.decrypt(LOCATION, &before).is_err());
+        assert_eq!(writer.decrypt(LOCATION, &after).unwrap().expose_secret(), "y");
         assert_eq!(installation(&path).unwrap(), name, "clusters still know it");
     }
 }

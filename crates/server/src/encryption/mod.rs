@@ -64,10 +64,10 @@ pub enum EncryptionError {
         "a value in {0} is encrypted with a key that is not in the key file; restore the key file it was encrypted with"
     )]
     UnknownKey(String),
-    #[error("an encrypted value in {0} is damaged or was moved there from another place")]
+    #[error("an encrypted value in {0} is damaged or was moved there from another row")]
     Damaged(String),
     #[error("{0}")]
-    Kept(&'static str),
+    NotRemovable(&'static str),
 }
 
 impl AssociatedData<'_> {
@@ -84,7 +84,7 @@ impl KeyRing {
     #[must_use]
     pub fn new(keys: &[[u8; 32]]) -> Self {
         Self(Arc::new(Inner {
-            keys: RwLock::new(Arc::new(Keys::of(keys))),
+            keys: RwLock::new(Arc::new(Keys::new(keys))),
             file: None,
         }))
     }
@@ -98,14 +98,14 @@ impl KeyRing {
         // The stamp is taken before the read, so that a concurrent change is read again.
         let keys = match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                key_file::make(path)?;
+                key_file::create(path)?;
                 key_file::stamp(path)
             }
             _ => key_file::stamp(path),
         };
         Ok(Self(Arc::new(Inner {
             file: Some((path.to_owned(), Mutex::new(keys))),
-            keys: RwLock::new(Arc::new(Keys::of(&key_file::read(path)?))),
+            keys: RwLock::new(Arc::new(Keys::new(&key_file::read(path)?))),
         })))
     }
 
@@ -113,7 +113,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`EncryptionError::KeyFile`]; the keys stay unchanged.
-    pub fn renew(&self) -> Result<bool, EncryptionError> {
+    pub fn reload(&self) -> Result<bool, EncryptionError> {
         let Some((path, seen)) = &self.0.file else {
             return Ok(false);
         };
@@ -122,7 +122,7 @@ impl KeyRing {
         if now == *seen {
             return Ok(false);
         }
-        let keys = Keys::of(&key_file::read(path)?);
+        let keys = Keys::new(&key_file::read(path)?);
         *self.0.keys.write() = Arc::new(keys);
         *seen = now;
         Ok(true)
@@ -131,15 +131,15 @@ impl KeyRing {
     /// Removes a key from the file. The caller must know that nothing is encrypted with it.
     ///
     /// # Errors
-    /// [`EncryptionError::Kept`] where it must stay; [`EncryptionError::KeyFile`].
-    pub fn forget(&self, id: [u8; 4]) -> Result<(), EncryptionError> {
+    /// [`EncryptionError::NotRemovable`] where it must stay; [`EncryptionError::KeyFile`].
+    pub fn remove(&self, id: [u8; 4]) -> Result<(), EncryptionError> {
         let Some((path, _)) = &self.0.file else {
-            return Err(EncryptionError::Kept(
+            return Err(EncryptionError::NotRemovable(
                 "The keys of this server are not in a file.",
             ));
         };
         key_file::remove(path, id)?;
-        self.renew().map(drop)
+        self.reload().map(drop)
     }
 
     /// Appends a fresh key to the key file. Servers encrypt with it as soon as they have read it. The older keys stay,
@@ -148,7 +148,7 @@ impl KeyRing {
     /// # Errors
     /// [`EncryptionError::KeyFile`]; the file stays unchanged.
     pub fn add_key(path: &Path) -> Result<(), EncryptionError> {
-        key_file::add(path)
+        key_file::add_key(path)
     }
 
     /// Whether there is a key with this id.
@@ -173,47 +173,47 @@ impl KeyRing {
         Arc::clone(&self.0.keys.read())
     }
 
-    /// Encrypts `secret` for `place`.
+    /// Encrypts `secret` for `location`.
     #[must_use]
-    pub fn encrypt(&self, place: AssociatedData<'_>, secret: &SecretString) -> Vec<u8> {
+    pub fn encrypt(&self, location: AssociatedData<'_>, secret: &SecretString) -> Vec<u8> {
         let nonce: [u8; 24] = rand::rng().random();
         let payload = Payload {
             msg: secret.expose_secret().as_bytes(),
-            aad: &place.bytes(),
+            aad: &location.bytes(),
         };
         let keys = self.keys();
         let ciphertext = keys.by_id[&keys.current]
             .encrypt(&XNonce::from(nonce), payload)
-            .expect("XChaCha20-Poly1305 seals anything that fits in memory");
+            .expect("XChaCha20-Poly1305 encrypts any input that fits in memory");
         [&[VERSION][..], &keys.current, &nonce, &ciphertext].concat()
     }
 
-    /// Decrypts a value that [`Self::encrypt`] made for the same place.
+    /// Decrypts a value that [`Self::encrypt`] made for the same location.
     ///
     /// # Errors
-    /// [`EncryptionError::UnknownKey`] and [`EncryptionError::Damaged`], which name the place only.
+    /// [`EncryptionError::UnknownKey`] and [`EncryptionError::Damaged`], which name the location only.
     pub fn decrypt(
         &self,
-        place: AssociatedData<'_>,
+        location: AssociatedData<'_>,
         encrypted: &[u8],
     ) -> Result<SecretString, EncryptionError> {
-        let damaged = || EncryptionError::Damaged(format!("{}.{}", place.table, place.column));
+        let damaged = || EncryptionError::Damaged(format!("{}.{}", location.table, location.column));
         if encrypted.len() < HEADER || encrypted[0] != VERSION {
             return Err(damaged());
         }
         let id: [u8; 4] = encrypted[1..5].try_into().map_err(|_| damaged())?;
         let nonce: [u8; 24] = encrypted[5..HEADER].try_into().map_err(|_| damaged())?;
         let mut keys = self.keys();
-        if !keys.by_id.contains_key(&id) && self.renew().is_ok() {
+        if !keys.by_id.contains_key(&id) && self.reload().is_ok() {
             keys = self.keys();
         }
         let cipher = keys
             .by_id
             .get(&id)
-            .ok_or_else(|| EncryptionError::UnknownKey(format!("{}.{}", place.table, place.column)))?;
+            .ok_or_else(|| EncryptionError::UnknownKey(format!("{}.{}", location.table, location.column)))?;
         let payload = Payload {
             msg: &encrypted[HEADER..],
-            aad: &place.bytes(),
+            aad: &location.bytes(),
         };
         let plain = cipher
             .decrypt(&XNonce::from(nonce), payload)
@@ -225,10 +225,10 @@ impl KeyRing {
 }
 
 impl Keys {
-    fn of(keys: &[[u8; 32]]) -> Self {
+    fn new(keys: &[[u8; 32]]) -> Self {
         let order: Vec<_> = keys.iter().map(key_file::key_id).collect();
         Self {
-            current: *order.last().expect("a key_ring has at least one key"),
+            current: *order.last().expect("a key ring has at least one key"),
             by_id: keys
                 .iter()
                 .map(|key| (key_file::key_id(key), XChaCha20Poly1305::new(key.into())))
@@ -240,9 +240,9 @@ impl Keys {
 
 impl From<EncryptionError> for Error {
     fn from(error: EncryptionError) -> Self {
-        Self::internal("A stored secret cannot be opened.")
-            .saying(error.to_string())
-            .because(error)
+        Self::internal("A stored secret cannot be decrypted.")
+            .with_message(error.to_string())
+            .with_cause(error)
     }
 }
 
@@ -250,50 +250,50 @@ impl From<EncryptionError> for Error {
 mod tests {
     use super::*;
 
-    pub(super) const HERE: AssociatedData<'_> = AssociatedData {
+    pub(super) const LOCATION: AssociatedData<'_> = AssociatedData {
         table: "databases",
         column: "password",
         row: "1",
     };
 
     #[test]
-    fn what_is_sealed_opens_in_its_own_place_only() {
+    fn values_decrypt_only_with_their_associated_data() {
         let key_ring = KeyRing::new(&[[7; 32]]);
-        let encrypted = key_ring.encrypt(HERE, &"hunter2".to_owned().into());
+        let encrypted = key_ring.encrypt(LOCATION, &"hunter2".to_owned().into());
         assert!(!encrypted.windows(7).any(|w| w == b"hunter2"));
         assert_eq!(
-            key_ring.decrypt(HERE, &encrypted).unwrap().expose_secret(),
+            key_ring.decrypt(LOCATION, &encrypted).unwrap().expose_secret(),
             "hunter2"
         );
-        let elsewhere = AssociatedData { row: "2", ..HERE };
+        let other_row = AssociatedData { row: "2", ..LOCATION };
         assert!(matches!(
-            key_ring.decrypt(elsewhere, &encrypted),
+            key_ring.decrypt(other_row, &encrypted),
             Err(EncryptionError::Damaged(_))
         ));
     }
 
     #[test]
-    fn an_older_key_still_opens_and_a_missing_one_is_named() {
+    fn older_keys_decrypt_and_missing_keys_are_reported() {
         let old = KeyRing::new(&[[1; 32]]);
-        let encrypted = old.encrypt(HERE, &"x".to_owned().into());
+        let encrypted = old.encrypt(LOCATION, &"x".to_owned().into());
         let both = KeyRing::new(&[[1; 32], [2; 32]]);
-        assert_eq!(both.decrypt(HERE, &encrypted).unwrap().expose_secret(), "x");
+        assert_eq!(both.decrypt(LOCATION, &encrypted).unwrap().expose_secret(), "x");
         let new = KeyRing::new(&[[2; 32]]);
         assert!(matches!(
-            new.decrypt(HERE, &encrypted),
+            new.decrypt(LOCATION, &encrypted),
             Err(EncryptionError::UnknownKey(_))
         ));
     }
 
     #[test]
-    fn a_damaged_value_never_opens() {
+    fn damaged_values_are_not_decrypted() {
         let key_ring = KeyRing::new(&[[7; 32]]);
-        let encrypted = key_ring.encrypt(HERE, &"hunter2".to_owned().into());
+        let encrypted = key_ring.encrypt(LOCATION, &"hunter2".to_owned().into());
         for at in 0..encrypted.len() {
             let mut broken = encrypted.clone();
             broken[at] ^= 1;
-            assert!(key_ring.decrypt(HERE, &broken).is_err(), "byte {at}");
+            assert!(key_ring.decrypt(LOCATION, &broken).is_err(), "byte {at}");
         }
-        assert!(key_ring.decrypt(HERE, &[]).is_err());
+        assert!(key_ring.decrypt(LOCATION, &[]).is_err());
     }
 }

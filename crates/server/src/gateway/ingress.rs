@@ -183,8 +183,9 @@ async fn terminal_token(core: &Core, ingress_port: &IngressPort) -> Result<Heade
         .driver
         .terminal_token(&ingress_port.sandbox.reference())
         .await?;
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-        .map_err(|error| Error::internal("The terminal token is not a valid header value.").because(error))?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|error| {
+        Error::internal("The terminal token is not a valid header value.").with_cause(error)
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -51,7 +51,7 @@ use crate::{
     core::Core,
     error::Error,
     settings::Settings,
-    tunnel::{self, Speech},
+    tunnel::{self, TunnelProtocol},
 };
 
 /// The gateway with its state between requests. Cheap to clone.
@@ -332,9 +332,9 @@ async fn forward(
                     .response(&accept_header(accept));
             };
             let speech = if upgrade.0.as_bytes().eq_ignore_ascii_case(b"websocket") {
-                Speech::WebSocket
+                TunnelProtocol::WebSocket
             } else {
-                Speech::Other
+                TunnelProtocol::Other
             };
             headers::prepare_response(&mut fields, Some(&upgrade), name);
             names.rewrite_response(&mut fields);

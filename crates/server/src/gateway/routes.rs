@@ -26,7 +26,7 @@ use crate::{
     core::Core,
     error::Result,
     store::{
-        notify::{Interest, Topic},
+        notify::{Subscription, Topic},
         previews::{self, PortAccess, Preview},
         sandboxes::SandboxRow,
     },
@@ -115,7 +115,7 @@ struct State {
 struct Subscriptions {
     project: ProjectId,
     people: BTreeSet<UserId>,
-    interests: Vec<Interest>,
+    subscriptions: Vec<Subscription>,
 }
 
 /// One start of a sandbox, identified by columns of its row.
@@ -191,8 +191,8 @@ impl State {
         let changed = self.subscriptions.as_mut().is_some_and(|subscriptions| {
             // Poll all of them, so that none reports the same change again.
             let mut changed = false;
-            for interest in &mut subscriptions.interests {
-                changed |= interest.changed().now_or_never().is_some();
+            for subscription in &mut subscriptions.subscriptions {
+                changed |= subscription.changed().now_or_never().is_some();
             }
             changed
         });
@@ -252,14 +252,14 @@ impl Entry {
             }
             // Subscribe before the query whose result is used.
             let topics = people.iter().map(|user| Topic::Credentials(*user));
-            let interests = std::iter::once(Topic::Project(project))
+            let subscriptions = std::iter::once(Topic::Project(project))
                 .chain(topics)
-                .map(|topic| core.hub.interest(topic))
+                .map(|topic| core.hub.subscribe(topic))
                 .collect();
             state.subscriptions = Some(Subscriptions {
                 project,
                 people,
-                interests,
+                subscriptions,
             });
             route = Some(resolved);
         }

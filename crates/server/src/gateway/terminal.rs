@@ -16,7 +16,7 @@ use crate::{
     core::Core,
     error::Error,
     sandbox_client::{Handshake, RunningSandbox},
-    tunnel::Farewell,
+    tunnel::CloseReason,
 };
 
 pub(super) async fn handle(
@@ -24,7 +24,7 @@ pub(super) async fn handle(
     route: &Route,
     principal: Principal,
     request: Request<Body>,
-    end: impl Future<Output = Farewell> + Send + 'static,
+    end: impl Future<Output = CloseReason> + Send + 'static,
 ) -> Response {
     // Only users get a shell. A terminal's port cannot be public or have an access link anyway.
     let Principal::User(_, role, _) = principal else {
@@ -63,7 +63,7 @@ async fn open(
     route: &Route,
     role: ProjectRole,
     request: Request<Body>,
-    end: impl Future<Output = Farewell> + Send + 'static,
+    end: impl Future<Output = CloseReason> + Send + 'static,
 ) -> Result<Response, Error> {
     let Target::Open {
         sandbox,

@@ -9,7 +9,7 @@ use super::{
     access::{self, Principal},
     routes::Route,
 };
-use crate::{auth::Caller, store::notify::Topic, tunnel::Farewell};
+use crate::{auth::Caller, store::notify::Topic, tunnel::CloseReason};
 
 /// How often the authorization is checked without a notification.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -26,12 +26,12 @@ pub(super) struct TunnelAccess {
 
 impl TunnelAccess {
     /// Waits until the credentials no longer authorize the tunnel, or the server drains.
-    pub(super) async fn ended(self) -> Farewell {
+    pub(super) async fn ended(self) -> CloseReason {
         let refused = async {
-            let mut interest = self.gateway.core.hub.interest(Topic::Project(self.project));
+            let mut subscription = self.gateway.core.hub.subscribe(Topic::Project(self.project));
             loop {
                 tokio::select! {
-                    () = interest.changed() => {}
+                    () = subscription.changed() => {}
                     () = tokio::time::sleep(RECHECK_INTERVAL) => {}
                 }
                 match self.gateway.route(&self.label).await {
@@ -48,9 +48,9 @@ impl TunnelAccess {
             }
         };
         tokio::select! {
-            () = self.gateway.core.shutdown.cancelled() => Farewell::Restarting,
-            () = refused => Farewell::Refused,
-            () = revoked => Farewell::Refused,
+            () = self.gateway.core.shutdown.cancelled() => CloseReason::Restarting,
+            () = refused => CloseReason::Refused,
+            () = revoked => CloseReason::Refused,
         }
     }
 

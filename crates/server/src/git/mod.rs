@@ -16,7 +16,7 @@ use fsa_model::{
 };
 use http::StatusCode;
 
-use self::stderr::{Deed, explain};
+use self::stderr::{GitOperation, explain};
 use crate::{
     auth::{
         Caller,
@@ -29,14 +29,14 @@ use crate::{
 };
 
 /// Timeout of local commands.
-const HERE_SECONDS: u32 = 60;
+const LOCAL_TIMEOUT_SECONDS: u32 = 60;
 /// Timeout of commands that contact another server.
-const THERE_SECONDS: u32 = 600;
+const REMOTE_TIMEOUT_SECONDS: u32 = 600;
 /// Most bytes of a commit message.
-const LONGEST_MESSAGE: usize = 64 * 1024;
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// Most paths of one request, and most bytes of one path.
-const MOST_PATHS: usize = 1000;
-const LONGEST_PATH: usize = 4096;
+const MAX_PATHS: usize = 1000;
+const MAX_PATH_BYTES: usize = 4096;
 
 /// The repository of one project, in whose sandbox git runs.
 pub(crate) struct Repository {
@@ -60,7 +60,7 @@ impl Repository {
             // A repository of the whole home folder is not the project's.
             ("GIT_CEILING_DIRECTORIES", fsa_model::sandboxd::HOME),
         ];
-        let wish = ExecRequest {
+        let request = ExecRequest {
             command: fixed.iter().chain(arguments).map(ToString::to_string).collect(),
             env: variables
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -70,7 +70,7 @@ impl Repository {
             ..ExecRequest::default()
         };
         self.sandbox
-            .exec(&wish)
+            .exec(&request)
             .await
             .map_err(|error| match error.field() {
                 Some(field) if field.name == "command" => Error::conflict(
@@ -81,13 +81,13 @@ impl Repository {
     }
 
     /// Runs git; failure is an error.
-    async fn git(&self, deed: Deed, arguments: &[&str]) -> Result<ExecResult> {
-        self.told(deed, arguments, None, HERE_SECONDS).await
+    async fn git(&self, operation: GitOperation, arguments: &[&str]) -> Result<ExecResult> {
+        self.run(operation, arguments, None, LOCAL_TIMEOUT_SECONDS).await
     }
 
-    async fn told(
+    async fn run(
         &self,
-        deed: Deed,
+        operation: GitOperation,
         arguments: &[&str],
         stdin: Option<&str>,
         seconds: u32,
@@ -96,19 +96,19 @@ impl Repository {
         if result.exit_code == 0 {
             Ok(result)
         } else {
-            Err(explain(deed, &result))
+            Err(explain(operation, &result))
         }
     }
 
     /// The first line that git prints; `None` if git fails or prints nothing.
     async fn line(&self, arguments: &[&str]) -> Result<Option<String>> {
-        let result = self.try_git(arguments, None, HERE_SECONDS).await?;
+        let result = self.try_git(arguments, None, LOCAL_TIMEOUT_SECONDS).await?;
         let line = result.stdout.lines().next().unwrap_or_default();
         Ok((result.exit_code == 0 && !line.is_empty()).then(|| line.to_owned()))
     }
 
     pub(crate) async fn status(&self) -> Result<GitStatus> {
-        let look = [
+        let arguments = [
             "--no-optional-locks",
             "status",
             "--porcelain=v2",
@@ -117,7 +117,7 @@ impl Repository {
             "--untracked-files=all",
         ];
         let (found, remote, merging) = tokio::try_join!(
-            self.git(Deed::Look, &look),
+            self.git(GitOperation::Read, &arguments),
             self.line(&["remote", "get-url", "origin"]),
             self.line(&["rev-parse", "--verify", "--quiet", "MERGE_HEAD"]),
         )?;
@@ -152,8 +152,13 @@ impl Repository {
         let mut arguments: Vec<&str> = author.iter().map(String::as_str).collect();
         // Lines that begin with `#` are part of the message, not comments.
         arguments.extend(["commit", "--cleanup=whitespace", "--file=-"]);
-        self.told(Deed::Commit, &arguments, Some(message), HERE_SECONDS)
-            .await?;
+        self.run(
+            GitOperation::Commit,
+            &arguments,
+            Some(message),
+            LOCAL_TIMEOUT_SECONDS,
+        )
+        .await?;
         Ok(())
     }
 
@@ -162,7 +167,8 @@ impl Repository {
             Some(_) => &["-c", "push.default=upstream", "push"],
             None => &["push", "--set-upstream", "origin", "HEAD"],
         };
-        self.told(Deed::Push, arguments, None, THERE_SECONDS).await?;
+        self.run(GitOperation::Push, arguments, None, REMOTE_TIMEOUT_SECONDS)
+            .await?;
         Ok(())
     }
 }
@@ -171,12 +177,12 @@ impl Repository {
 async fn email_of(core: &Core, caller: &Caller) -> Result<String> {
     let mut connection = core.store.pool().acquire().await?;
     let account = github::account_of(&mut connection, caller.user()).await?;
-    let at = core
+    let host = core
         .settings
         .github
         .as_ref()
         .and_then(|github| github.url.host_str());
-    Ok(match (account, at) {
+    Ok(match (account, host) {
         (Some(account), Some(host)) => {
             format!("{}+{}@users.noreply.{host}", account.id, account.login)
         }
@@ -223,17 +229,19 @@ pub async fn diff(
     }
     arguments.push("--");
     arguments.extend(path);
-    let mut found = repository.git(Deed::Look, &arguments).await?;
+    let mut found = repository.git(GitOperation::Read, &arguments).await?;
     if let (true, false, Some(path)) = (found.stdout.is_empty(), staged, path) {
         let new = ["ls-files", "-z", "--others", "--exclude-standard", "--", path];
-        let new = repository.git(Deed::Look, &new).await?;
+        let new = repository.git(GitOperation::Read, &new).await?;
         // A file that git does not track is compared with an empty one.
         if new.stdout.strip_suffix('\0') == Some(path) {
             let arguments = [&show[..], &["--no-index", "--", "/dev/null", path]].concat();
-            let shown = repository.try_git(&arguments, None, HERE_SECONDS).await?;
+            let shown = repository
+                .try_git(&arguments, None, LOCAL_TIMEOUT_SECONDS)
+                .await?;
             // Exit code 1 means that there is a difference.
             if shown.exit_code != 1 {
-                return Err(explain(Deed::Look, &shown));
+                return Err(explain(GitOperation::Read, &shown));
             }
             found = shown;
         }
@@ -248,17 +256,17 @@ pub async fn diff(
 ///
 /// # Errors
 /// Same as [`diff`].
-pub async fn stage(core: &Core, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
-    change(core, caller, project, &["add", "--all", "--"], wish).await
+pub async fn stage(core: &Core, caller: &Caller, project: &str, request: &GitPaths) -> Result<GitStatus> {
+    change(core, caller, project, &["add", "--all", "--"], request).await
 }
 
 /// Unstages files, or everything.
 ///
 /// # Errors
 /// Same as [`diff`].
-pub async fn unstage(core: &Core, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
+pub async fn unstage(core: &Core, caller: &Caller, project: &str, request: &GitPaths) -> Result<GitStatus> {
     // Unlike `restore --staged`, `reset` works before the first commit too.
-    change(core, caller, project, &["reset", "--quiet", "--"], wish).await
+    change(core, caller, project, &["reset", "--quiet", "--"], request).await
 }
 
 async fn change(
@@ -266,12 +274,12 @@ async fn change(
     caller: &Caller,
     project: &str,
     arguments: &[&str],
-    wish: &GitPaths,
+    request: &GitPaths,
 ) -> Result<GitStatus> {
     let project = projects::find::<Write>(&core.store, caller, project).await?;
-    let paths = wish.paths.as_deref();
-    if paths.is_some_and(|paths| paths.is_empty() || paths.len() > MOST_PATHS) {
-        let rule = format!("it lists from 1 to {MOST_PATHS} paths; leave it out for everything");
+    let paths = request.paths.as_deref();
+    if paths.is_some_and(|paths| paths.is_empty() || paths.len() > MAX_PATHS) {
+        let rule = format!("it lists from 1 to {MAX_PATHS} paths; leave it out for everything");
         return Err(Error::invalid("paths", rule));
     }
     let paths = paths.unwrap_or_default();
@@ -284,13 +292,13 @@ async fn change(
         .copied()
         .chain(paths.iter().map(String::as_str))
         .collect();
-    repository.git(Deed::Stage, &all).await?;
+    repository.git(GitOperation::Stage, &all).await?;
     repository.status().await
 }
 
 fn check_path(field: &str, path: &str) -> Result<()> {
-    if path.is_empty() || path.len() > LONGEST_PATH || path.contains('\0') {
-        let rule = format!("a path has from 1 to {LONGEST_PATH} bytes and no NUL");
+    if path.is_empty() || path.len() > MAX_PATH_BYTES || path.contains('\0') {
+        let rule = format!("a path has from 1 to {MAX_PATH_BYTES} bytes and no NUL");
         return Err(Error::invalid(field, rule));
     }
     Ok(())
@@ -300,16 +308,16 @@ fn check_path(field: &str, path: &str) -> Result<()> {
 ///
 /// # Errors
 /// Same as [`view`]; 422 for an invalid message; 409 where there is nothing to commit.
-pub async fn commit(core: &Core, caller: &Caller, project: &str, wish: &GitCommit) -> Result<GitStatus> {
+pub async fn commit(core: &Core, caller: &Caller, project: &str, request: &GitCommit) -> Result<GitStatus> {
     let project = projects::find::<Write>(&core.store, caller, project).await?;
-    let message = wish.message.trim();
-    if message.is_empty() || message.len() > LONGEST_MESSAGE || message.contains('\0') {
-        let rule = format!("it has from 1 to {LONGEST_MESSAGE} bytes, and no NUL character");
+    let message = request.message.trim();
+    if message.is_empty() || message.len() > MAX_MESSAGE_BYTES || message.contains('\0') {
+        let rule = format!("it has from 1 to {MAX_MESSAGE_BYTES} bytes, and no NUL character");
         return Err(Error::invalid("message", rule));
     }
     let repository = Repository::of(core, &project).await?;
-    if wish.all {
-        repository.git(Deed::Stage, &["add", "--all"]).await?;
+    if request.all {
+        repository.git(GitOperation::Stage, &["add", "--all"]).await?;
     }
     let author = repository.author(core, caller).await?;
     repository.commit(&author, message).await?;
@@ -354,7 +362,9 @@ pub async fn pull(core: &Core, caller: &Caller, project: &str) -> Result<GitStat
         };
         arguments.extend(["--", "origin", branch]);
     }
-    let result = repository.try_git(&arguments, None, THERE_SECONDS).await?;
+    let result = repository
+        .try_git(&arguments, None, REMOTE_TIMEOUT_SECONDS)
+        .await?;
     let after = repository.status().await?;
     if result.exit_code == 0 {
         return Ok(after);
@@ -366,7 +376,7 @@ pub async fn pull(core: &Core, caller: &Caller, project: &str) -> Result<GitStat
         .map(|file| file.path.clone())
         .collect();
     if conflicts.is_empty() || before.merging {
-        return Err(explain(Deed::Pull, &result));
+        return Err(explain(GitOperation::Pull, &result));
     }
     Err(stderr::conflicted(&conflicts))
 }
@@ -378,6 +388,6 @@ pub async fn pull(core: &Core, caller: &Caller, project: &str) -> Result<GitStat
 pub async fn abort(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
     let project = projects::find::<Write>(&core.store, caller, project).await?;
     let repository = Repository::of(core, &project).await?;
-    repository.git(Deed::Abort, &["merge", "--abort"]).await?;
+    repository.git(GitOperation::Abort, &["merge", "--abort"]).await?;
     repository.status().await
 }

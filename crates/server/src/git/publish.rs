@@ -4,7 +4,7 @@
 use fsa_model::git::{GitPublish, GitStatus};
 use http::StatusCode;
 
-use super::{HERE_SECONDS, Repository, stderr::Deed};
+use super::{LOCAL_TIMEOUT_SECONDS, Repository, stderr::GitOperation};
 use crate::{
     auth::{Caller, permission::Own},
     core::Core,
@@ -14,21 +14,25 @@ use crate::{
 };
 
 /// The `.gitignore` of a first commit where the project has none: secrets, and files that tools generate.
-const IGNORED: &str = "node_modules/\n.venv/\n__pycache__/\ntarget/\n.env\n.env.*\n!.env.example\n.secret/\n";
+const DEFAULT_GITIGNORE: &str =
+    "node_modules/\n.venv/\n__pycache__/\ntarget/\n.env\n.env.*\n!.env.example\n.secret/\n";
 
 /// Publishes the project. Only its owner may, because the repository is created with their account.
 ///
 /// # Errors
 /// 409 where the sandbox does not run, the repository has an `origin`, no account is linked, or GitHub refuses.
-pub async fn publish(core: &Core, caller: &Caller, project: &str, wish: &GitPublish) -> Result<GitStatus> {
+pub async fn publish(core: &Core, caller: &Caller, project: &str, request: &GitPublish) -> Result<GitStatus> {
     let found = projects::find::<Own>(&core.store, caller, project).await?;
-    let name = wish.name.as_deref().unwrap_or(found.name.as_str());
-    check(name, wish.description.as_deref())?;
+    let name = request.name.as_deref().unwrap_or(found.name.as_str());
+    check(name, request.description.as_deref())?;
     let repository = Repository::of(core, &found).await?;
     let status = match repository.status().await {
         Err(error) if error.name() == "NoRepository" => {
             repository
-                .git(Deed::Publish, &["init", "--quiet", "--initial-branch=main"])
+                .git(
+                    GitOperation::Publish,
+                    &["init", "--quiet", "--initial-branch=main"],
+                )
                 .await?;
             repository.status().await?
         }
@@ -38,25 +42,35 @@ pub async fn publish(core: &Core, caller: &Caller, project: &str, wish: &GitPubl
         return Err(Error::new(
             StatusCode::CONFLICT,
             "HasRemote",
-            "The project's repository has an `origin` already.",
+            "The project's repository already has an `origin`.",
         )
-        .saying(format!(
-            "The project's repository has an `origin` already, {remote}: push to it, or remove it with \
+        .with_message(format!(
+            "The project's repository already has an `origin`, {remote}: push to it, or remove it with \
              `git remote remove origin` first."
         )));
     }
     if status.head.is_none() {
         first_commit(core, caller, &repository).await?;
     }
-    let made = repositories::create(core, caller, name, wish.description.as_deref(), !wish.public).await?;
+    let created = repositories::create(
+        core,
+        caller,
+        name,
+        request.description.as_deref(),
+        !request.public,
+    )
+    .await?;
     let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
-    git::published(&mut tx, project.id, &made.url).await?;
-    let object = format!("project {} {}", project.id, made.name);
+    git::set_published(&mut tx, project.id, &created.url).await?;
+    let object = format!("project {} {}", project.id, created.name);
     audit::record(&mut tx, caller, "git.publish", object).await?;
     tx.commit().await?;
     repository
-        .git(Deed::Publish, &["remote", "add", "origin", "--", &made.url])
+        .git(
+            GitOperation::Publish,
+            &["remote", "add", "origin", "--", &created.url],
+        )
         .await?;
     // The repository exists from here on; the rest can be repeated by a push.
     repository.push(&repository.status().await?).await?;
@@ -69,9 +83,9 @@ async fn first_commit(core: &Core, caller: &Caller, repository: &Repository) -> 
         .await?
         .is_some();
     if !has_rules {
-        repository.write(".gitignore", IGNORED).await?;
+        repository.write(".gitignore", DEFAULT_GITIGNORE).await?;
     }
-    repository.git(Deed::Stage, &["add", "--all"]).await?;
+    repository.git(GitOperation::Stage, &["add", "--all"]).await?;
     let author = repository.author(core, caller).await?;
     repository.commit(&author, "Begin").await
 }
@@ -97,13 +111,13 @@ fn check(name: &str, description: Option<&str>) -> Result<()> {
 impl Repository {
     /// Writes a file of the project's folder.
     async fn write(&self, path: &str, content: &str) -> Result<()> {
-        let wish = fsa_model::sandboxd::ExecRequest {
+        let request = fsa_model::sandboxd::ExecRequest {
             command: ["tee", "--", path].map(ToOwned::to_owned).into(),
             stdin: Some(content.to_owned()),
-            timeout_seconds: Some(HERE_SECONDS),
+            timeout_seconds: Some(LOCAL_TIMEOUT_SECONDS),
             ..fsa_model::sandboxd::ExecRequest::default()
         };
-        let done = self.sandbox.exec(&wish).await?;
+        let done = self.sandbox.exec(&request).await?;
         if done.exit_code == 0 {
             return Ok(());
         }
@@ -116,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_is_none_is_refused() {
+    fn invalid_repository_names_are_rejected() {
         for (name, fits) in [
             ("shop", true),
             ("Shop_2.x", true),

@@ -4,7 +4,7 @@
 use fsa_model::git::{GitChange, GitFile, GitStatus};
 
 /// Most files that are listed.
-pub const MOST_FILES: usize = 1000;
+pub const MAX_FILES: usize = 1000;
 
 /// Parses git's output; `cut` says that its end is missing.
 #[must_use]
@@ -36,7 +36,7 @@ pub fn parse(text: &str, cut: bool) -> GitStatus {
             _ => None,
         };
         let Some(file) = file else { continue };
-        if status.files.len() == MOST_FILES {
+        if status.files.len() == MAX_FILES {
             status.truncated = true;
             break;
         }
@@ -113,7 +113,7 @@ mod tests {
     const ZERO: &str = "0000000000000000000000000000000000000000";
 
     #[test]
-    fn every_kind_of_record_is_read() {
+    fn all_record_kinds_are_parsed() {
         let text = format!(
             "# branch.oid 1234abcd\0# branch.head main\0# branch.upstream origin/main\0# branch.ab +2 -13\0\
              1 M. N... 100644 100644 100644 {ZERO} {ZERO} a file\0\
@@ -130,14 +130,14 @@ mod tests {
             (Some("main"), 2, 13)
         );
         assert_eq!(status.upstream.as_deref(), Some("origin/main"));
-        let told: Vec<_> = status
+        let files: Vec<_> = status
             .files
             .iter()
             .map(|file| (file.path.as_str(), file.staged, file.unstaged, file.conflict))
             .collect();
         use GitChange::{Deleted, Modified, Renamed, Untracked};
         assert_eq!(
-            told,
+            files,
             [
                 ("a file", Some(Modified), None, false),
                 ("gone", None, Some(Deleted), false),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_commit_and_without_a_branch() {
+    fn repositories_without_commits_or_branches_are_parsed() {
         let first = parse("# branch.oid (initial)\0# branch.head main\0", false);
         assert_eq!((first.head, first.branch.as_deref()), (None, Some("main")));
         let detached = parse("# branch.oid 12\0# branch.head (detached)\0", false);
@@ -159,19 +159,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_was_cut_is_left_out() {
+    fn truncated_names_are_left_out() {
         let status = parse("? whole\0? ha", true);
         assert_eq!(status.files.len(), 1);
         assert!(status.truncated);
-        let many = "? x\0".repeat(MOST_FILES + 1);
+        let many = "? x\0".repeat(MAX_FILES + 1);
         let status = parse(&many, false);
-        assert!(status.truncated && status.files.len() == MOST_FILES);
+        assert!(status.truncated && status.files.len() == MAX_FILES);
     }
 
     proptest! {
         #[test]
-        fn whatever_a_sandbox_says_is_read_without_a_fault(text in "([#12u?!]? ?[a-zA-Z.+0-9ä -]{0,20}\0?){0,20}") {
-            prop_assert!(parse(&text, false).files.len() <= MOST_FILES);
+        fn any_output_is_parsed_without_a_panic(text in "([#12u?!]? ?[a-zA-Z.+0-9ä -]{0,20}\0?){0,20}") {
+            prop_assert!(parse(&text, false).files.len() <= MAX_FILES);
         }
     }
 }

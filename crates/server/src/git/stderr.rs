@@ -7,12 +7,12 @@ use http::StatusCode;
 use crate::error::Error;
 
 /// Most lines of git's output, and most files, that a message contains.
-const LINES: usize = 12;
+const MAX_LINES: usize = 12;
 
 /// The attempted operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
-    Look,
+pub enum GitOperation {
+    Read,
     Stage,
     Commit,
     Push,
@@ -21,23 +21,23 @@ pub enum Deed {
     Publish,
 }
 
-impl Deed {
+impl GitOperation {
     const fn sentence(self) -> &'static str {
         match self {
-            Self::Look => "The repository cannot be read.",
+            Self::Read => "The repository cannot be read.",
             Self::Stage => "The files were not staged or unstaged.",
             Self::Commit => "Nothing was committed.",
             Self::Push => "Nothing was pushed.",
             Self::Pull => "Nothing was pulled.",
             Self::Abort => "The merge was not aborted.",
-            Self::Publish => "The repository was not made.",
+            Self::Publish => "The repository was not created.",
         }
     }
 }
 
 /// 409 with a stable name, a sentence, and advice.
 fn conflict(name: &'static str, sentence: &'static str, advice: impl std::fmt::Display) -> Error {
-    Error::new(StatusCode::CONFLICT, name, sentence).saying(format!("{sentence} {advice}"))
+    Error::new(StatusCode::CONFLICT, name, sentence).with_message(format!("{sentence} {advice}"))
 }
 
 /// The project's folder has no repository.
@@ -45,8 +45,8 @@ fn conflict(name: &'static str, sentence: &'static str, advice: impl std::fmt::D
 pub fn no_repository() -> Error {
     conflict(
         "NoRepository",
-        "The project's folder is no git repository.",
-        "Make one of it with `git init`, or make one at GitHub too with `fsa git publish`.",
+        "The project's folder is not a git repository.",
+        "Initialize one with `git init`, or publish the project to GitHub with `fsa git publish`.",
     )
 }
 
@@ -57,7 +57,7 @@ pub fn conflicted(files: &[String]) -> Error {
         "MergeConflict",
         "Both sides changed the same lines.",
         format!(
-            "Decide in these files, stage and commit them; or abort the merge: {}",
+            "Resolve the conflicts in these files, stage and commit them, or abort the merge: {}",
             listed(files.iter().map(String::as_str))
         ),
     )
@@ -65,94 +65,102 @@ pub fn conflicted(files: &[String]) -> Error {
 
 /// Explains why git failed.
 #[must_use]
-pub fn explain(deed: Deed, result: &ExecResult) -> Error {
+pub fn explain(operation: GitOperation, result: &ExecResult) -> Error {
     let all = format!("{}\n{}", result.stderr, result.stdout);
-    let says = |words: &str| all.contains(words);
+    let contains = |words: &str| all.contains(words);
     if result.timed_out {
         return conflict(
             "TooSlow",
-            deed.sentence(),
-            "git was not done in time and was ended; try it in the terminal.",
+            operation.sentence(),
+            "git did not finish in time and was stopped; run it in the terminal.",
         );
     }
-    if says("not a git repository") || says("must be run in a work tree") {
+    if contains("not a git repository") || contains("must be run in a work tree") {
         return no_repository();
     }
-    if says("unmerged files") || says("unresolved conflict") || says("You have not concluded your merge") {
+    if contains("unmerged files")
+        || contains("unresolved conflict")
+        || contains("You have not concluded your merge")
+    {
         return conflict(
             "MergeConflict",
-            deed.sentence(),
-            "A merge is under way: decide in the files that conflict, stage and commit them, or abort the merge.",
+            operation.sentence(),
+            "A merge is in progress: resolve the conflicts, stage and commit the files, or abort the merge.",
         );
     }
-    match deed {
-        Deed::Commit
-            if says("nothing to commit")
-                || says("nothing added to commit")
-                || says("no changes added to commit") =>
+    match operation {
+        GitOperation::Commit
+            if contains("nothing to commit")
+                || contains("nothing added to commit")
+                || contains("no changes added to commit") =>
         {
             return conflict(
                 "NothingToCommit",
                 "There is nothing to commit.",
-                "Stage what has changed first, or commit with everything.",
+                "Stage the changes first, or commit all of them.",
             );
         }
-        Deed::Push if says("fetch first") || says("non-fast-forward") => {
+        GitOperation::Push if contains("fetch first") || contains("non-fast-forward") => {
             return conflict(
                 "PushRejected",
                 "Nothing was pushed: the other side has commits that are not here.",
                 "Pull first, and then push again.",
             );
         }
-        Deed::Pull if says("would be overwritten by merge") => {
+        GitOperation::Pull if contains("would be overwritten by merge") => {
             let files = all.lines().filter_map(|line| line.strip_prefix('\t'));
             return conflict(
                 "LocalChanges",
-                "Nothing was pulled: it would overwrite what is not committed.",
+                "Nothing was pulled: it would overwrite uncommitted changes.",
                 format!("Commit these files first: {}", listed(files)),
             );
         }
-        Deed::Abort if says("MERGE_HEAD missing") => {
+        GitOperation::Abort if contains("MERGE_HEAD missing") => {
             return conflict("NoMerge", "There is no merge to abort.", "");
         }
         _ => {}
     }
-    if says("'origin' does not appear to be a git repository") || says("No configured push destination") {
+    if contains("'origin' does not appear to be a git repository")
+        || contains("No configured push destination")
+    {
         return conflict(
             "NoRemote",
-            deed.sentence(),
-            "The repository has no `origin`: add one with `git remote add origin URL`, or make one with \
+            operation.sentence(),
+            "The repository has no `origin`: add one with `git remote add origin URL`, or create one with \
              `fsa git publish`.",
         );
     }
-    if says("Authentication failed") || says("could not read Username") || says("could not read Password") {
+    if contains("Authentication failed")
+        || contains("could not read Username")
+        || contains("could not read Password")
+    {
         return conflict(
-            "NotLetIn",
-            "The repository's server did not let git in.",
-            words(&all),
+            "CredentialRefused",
+            "The repository's server refused the credential.",
+            last_lines(&all),
         );
     }
-    Error::new(StatusCode::CONFLICT, "GitFailed", deed.sentence()).saying(format!(
-        "{} git says: {}",
-        deed.sentence(),
-        words(&all)
+    Error::new(StatusCode::CONFLICT, "GitFailed", operation.sentence()).with_message(format!(
+        "{} git reported: {}",
+        operation.sentence(),
+        last_lines(&all)
     ))
 }
 
 fn listed<'a>(files: impl Iterator<Item = &'a str>) -> String {
-    let files: Vec<&str> = files.take(LINES + 1).collect();
-    let more = if files.len() > LINES { ", …" } else { "" };
-    plain(&files[..files.len().min(LINES)].join(", ")) + more
+    let files: Vec<&str> = files.take(MAX_LINES + 1).collect();
+    let more = if files.len() > MAX_LINES { ", …" } else { "" };
+    plain(&files[..files.len().min(MAX_LINES)].join(", ")) + more
 }
 
 /// The last lines that git printed, as plain text without credentials.
-fn words(all: &str) -> String {
+fn last_lines(all: &str) -> String {
     let lines: Vec<&str> = all
         .lines()
         .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with("requeue:"))
+        .filter(|line| !line.is_empty() && !line.starts_with("hint:"))
         .collect();
-    plain(&lines[lines.len().saturating_sub(LINES)..].join(" · "))
+    plain(&lines[lines.len().saturating_sub(MAX_LINES)..].join(" · "))
 }
 
 fn plain(text: &str) -> String {
@@ -184,9 +192,9 @@ pub fn without_credentials(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn said(deed: Deed, stderr: &str) -> Error {
+    fn explain_stderr(operation: GitOperation, stderr: &str) -> Error {
         explain(
-            deed,
+            operation,
             &ExecResult {
                 exit_code: 1,
                 stdout: String::new(),
@@ -198,53 +206,58 @@ mod tests {
     }
 
     #[test]
-    fn what_git_says_has_a_name_and_an_advice() {
-        for (deed, stderr, name, advice) in [
+    fn git_errors_have_a_name_and_advice() {
+        for (operation, stderr, name, advice) in [
             (
-                Deed::Look,
+                GitOperation::Read,
                 "fatal: not a git repository (or any",
                 "NoRepository",
                 "git init",
             ),
             (
-                Deed::Commit,
+                GitOperation::Commit,
                 "nothing to commit, working tree clean",
                 "NothingToCommit",
                 "Stage",
             ),
             (
-                Deed::Push,
+                GitOperation::Push,
                 " ! [rejected]        main -> main (fetch first)\nerror: failed to push",
                 "PushRejected",
                 "Pull first",
             ),
             (
-                Deed::Pull,
+                GitOperation::Pull,
                 "error: Your local changes to the following files would be overwritten by merge:\n\tsign\nPlease",
                 "LocalChanges",
                 "sign",
             ),
             (
-                Deed::Abort,
+                GitOperation::Abort,
                 "fatal: There is no merge to abort (MERGE_HEAD missing).",
                 "NoMerge",
                 "",
             ),
             (
-                Deed::Push,
+                GitOperation::Push,
                 "fatal: 'origin' does not appear to be a git repository",
                 "NoRemote",
                 "publish",
             ),
             (
-                Deed::Pull,
+                GitOperation::Pull,
                 "fsa: there is no credential: link the account again\nfatal: could not read Username for 'x'",
-                "NotLetIn",
+                "CredentialRefused",
                 "link the account again",
             ),
-            (Deed::Push, "remote: no such luck", "GitFailed", "no such luck"),
+            (
+                GitOperation::Push,
+                "remote: no such luck",
+                "GitFailed",
+                "no such luck",
+            ),
         ] {
-            let error = said(deed, stderr);
+            let error = explain_stderr(operation, stderr);
             assert_eq!(
                 (error.name(), error.status()),
                 (name, StatusCode::CONFLICT),
@@ -255,7 +268,19 @@ mod tests {
     }
 
     #[test]
-    fn no_credential_is_in_what_is_told() {
+    fn hints_of_git_are_left_out() {
+        let error = explain_stderr(
+            GitOperation::Pull,
+            "hint: You have divergent branches and need to specify how to reconcile them.\n\
+             hint:   git config pull.rebase false\nfatal: Need to specify how to reconcile divergent branches.\n",
+        );
+        let message = error.message();
+        assert!(message.contains("fatal: Need to specify"), "{message}");
+        assert!(!message.contains("hint"), "{message}");
+    }
+
+    #[test]
+    fn messages_have_no_credentials() {
         for (text, clean) in [
             ("https://u:p@h/x and ssh://git@h", "https://h/x and ssh://h"),
             ("'https://token@h/a@b'", "'https://h/a@b'"),
@@ -264,8 +289,8 @@ mod tests {
         ] {
             assert_eq!(without_credentials(text), clean);
         }
-        let error = said(
-            Deed::Push,
+        let error = explain_stderr(
+            GitOperation::Push,
             "fatal: unable to access 'https://ada:secret@h/x/': 500",
         );
         assert!(!error.message().contains("secret"), "{}", error.message());

@@ -10,7 +10,7 @@ use super::{sign_in, token};
 use crate::{auth::Caller, core::Core, error::Result};
 
 #[derive(Deserialize)]
-struct Listed {
+struct ApiRepository {
     full_name: String,
     description: Option<String>,
     private: bool,
@@ -26,14 +26,15 @@ struct Listed {
 /// # Errors
 /// 409 where no account is linked or GitHub refuses its token; 502 where GitHub does not answer.
 pub async fn list(core: &Core, caller: &Caller, search: &str) -> Result<Repositories> {
-    let way = sign_in::github_of(core)?;
-    let (all, truncated) = token::in_name_of(core, caller.user(), |token| async move {
-        way.list::<Listed>("user/repos", &[("sort", "pushed")], &token)
+    let client = sign_in::configured_github(core)?;
+    let (all, truncated) = token::call_as_user(core, caller.user(), |token| async move {
+        client
+            .list::<ApiRepository>("user/repos", &[("sort", "pushed")], &token)
             .await
     })
     .await?;
     let search = search.trim().to_lowercase();
-    let fits = |listed: &Listed| {
+    let fits = |listed: &ApiRepository| {
         let in_text = |text: &str| text.to_lowercase().contains(&search);
         in_text(&listed.full_name) || listed.description.as_deref().is_some_and(in_text)
     };
@@ -41,8 +42,8 @@ pub async fn list(core: &Core, caller: &Caller, search: &str) -> Result<Reposito
     Ok(Repositories { items, truncated })
 }
 
-impl From<Listed> for Repository {
-    fn from(listed: Listed) -> Self {
+impl From<ApiRepository> for Repository {
+    fn from(listed: ApiRepository) -> Self {
         Self {
             name: listed.full_name,
             description: listed.description,
@@ -65,12 +66,12 @@ pub async fn create(
     description: Option<&str>,
     private: bool,
 ) -> Result<Repository> {
-    let way = sign_in::github_of(core)?;
-    let wish = serde_json::json!({"name": name, "description": description, "private": private});
-    let wish = &wish;
-    let made: Listed = token::in_name_of(core, caller.user(), |token| async move {
-        way.post("user/repos", wish, &token).await
+    let client = sign_in::configured_github(core)?;
+    let request = serde_json::json!({"name": name, "description": description, "private": private});
+    let request = &request;
+    let created: ApiRepository = token::call_as_user(core, caller.user(), |token| async move {
+        client.post("user/repos", request, &token).await
     })
     .await?;
-    Ok(made.into())
+    Ok(created.into())
 }

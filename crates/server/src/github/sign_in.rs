@@ -13,7 +13,7 @@ use url::Url;
 use crate::{
     auth::{
         Address, Caller, CredentialId, secret,
-        sign_in::{self, From, SignedIn},
+        sign_in::{self, ClientInfo, SignedIn},
     },
     core::Core,
     error::{Error, Result},
@@ -23,25 +23,25 @@ use crate::{
 
 /// How long a sign-in may take at GitHub's page.
 pub const LIFETIME: Duration = Duration::from_secs(10 * 60);
-/// Where GitHub sends browsers back to, on the main host.
+/// Path of the redirect URI on the main host.
 pub const CALLBACK: &str = "/api/auth/github/callback";
 
 /// A sign-in that has begun.
-pub struct Begun {
+pub struct StartedSignIn {
     pub url: Url,
-    /// The value of the cookie that this browser must bring back.
+    /// The value of the cookie that this browser must bring params.
     pub browser: SecretString,
 }
 
-/// What a browser brings back from GitHub.
-pub struct Return {
+/// Query parameters of the redirect from GitHub.
+pub struct CallbackParams {
     pub code: String,
     pub state: String,
     pub browser: Option<String>,
 }
 
 /// The outcome of a sign-in.
-pub enum Done {
+pub enum SignInOutcome {
     SignedIn(SignedIn),
     Linked,
 }
@@ -50,7 +50,7 @@ pub enum Done {
 ///
 /// # Errors
 /// 409 where there is none.
-pub(super) fn github_of(core: &Core) -> Result<&Github> {
+pub(super) fn configured_github(core: &Core) -> Result<&Github> {
     core.github
         .as_ref()
         .ok_or_else(|| Error::conflict("Signing in with GitHub is not set up on this server."))
@@ -66,23 +66,23 @@ fn callback(core: &Core) -> Url {
 ///
 /// # Errors
 /// 409 where GitHub is not set up; 429 after too many attempts.
-pub async fn begin(core: &Core, link_to: Option<&Caller>, address: Address) -> Result<Begun> {
-    let way = github_of(core)?;
-    core.attempts.of_address(address)?;
-    let departure = way.departure(callback(core));
+pub async fn begin(core: &Core, link_to: Option<&Caller>, address: Address) -> Result<StartedSignIn> {
+    let client = configured_github(core)?;
+    core.login_throttle.count_address(address)?;
+    let authorization = client.authorization_request(callback(core));
     let browser = secret::random();
     github::begin(
         &core.store,
         &core.key_ring,
-        &secret::hash(departure.state.expose_secret()),
+        &secret::hash(authorization.state.expose_secret()),
         &secret::hash(browser.expose_secret()),
-        &departure.verifier,
+        &authorization.verifier,
         link_to.map(Caller::user),
         LIFETIME,
     )
     .await?;
-    Ok(Begun {
-        url: departure.url,
+    Ok(StartedSignIn {
+        url: authorization.url,
         browser,
     })
 }
@@ -92,39 +92,46 @@ pub async fn begin(core: &Core, link_to: Option<&Caller>, address: Address) -> R
 /// # Errors
 /// 403 where this browser did not begin it, it was used or is too old, GitHub refuses the code, or
 /// the account may not join; 409 where the account is linked to another user.
-pub async fn finish(core: &Core, back: Return, caller: Option<&Caller>, from: &From<'_>) -> Result<Done> {
-    let way = github_of(core)?;
-    core.attempts.of_address(from.address)?;
-    let stray = || {
+pub async fn finish(
+    core: &Core,
+    params: CallbackParams,
+    caller: Option<&Caller>,
+    from: &ClientInfo<'_>,
+) -> Result<SignInOutcome> {
+    let client = configured_github(core)?;
+    core.login_throttle.count_address(from.address)?;
+    let invalid_state = || {
         Error::forbidden(
             "This sign-in was not begun in this browser, was used already, or is too old. Begin it again.",
         )
     };
-    let browser = back.browser.ok_or_else(stray)?;
-    let begun = github::take(&core.store, &core.key_ring, &secret::hash(&back.state))
+    let browser = params.browser.ok_or_else(invalid_state)?;
+    let pending = github::take(&core.store, &core.key_ring, &secret::hash(&params.state))
         .await?
-        .ok_or_else(stray)?;
-    if !bool::from(secret::hash(&browser).ct_eq(&begun.browser_hash)) {
-        return Err(stray());
+        .ok_or_else(invalid_state)?;
+    if !bool::from(secret::hash(&browser).ct_eq(&pending.browser_hash)) {
+        return Err(invalid_state());
     }
-    if begun.link_to.is_some() && begun.link_to != caller.map(Caller::user) {
+    if pending.link_to.is_some() && pending.link_to != caller.map(Caller::user) {
         return Err(Error::forbidden(
-            "Somebody else is signed in now than when the linking began; begin it again.",
+            "Another user has signed in since the linking began. Begin it again.",
         ));
     }
-    let grant = way.exchange(callback(core), back.code, &begun.verifier).await?;
-    let account = way.account(&grant.token).await?;
+    let grant = client
+        .exchange(callback(core), params.code, &pending.verifier)
+        .await?;
+    let account = client.account(&grant.token).await?;
     let mut tx = core.store.begin().await?;
-    if let (Some(user), Some(caller)) = (begun.link_to, caller) {
+    if let (Some(user), Some(caller)) = (pending.link_to, caller) {
         github::link(&mut tx, &core.key_ring, user, account.id, &account.login, &grant).await?;
         audit::record(&mut tx, caller, "github.link", object(&account)).await?;
         tx.commit().await?;
-        return Ok(Done::Linked);
+        return Ok(SignInOutcome::Linked);
     }
     let user = match github::user_of(&mut tx, account.id).await? {
         Some(user) => user,
         None => {
-            must_join(way, &account, &grant.token).await?;
+            check_may_join(client, &account, &grant.token).await?;
             let login = free_login(&mut tx, &account).await?;
             users::insert(&mut tx, &login, Role::Member, None).await?
         }
@@ -139,9 +146,9 @@ pub async fn finish(core: &Core, back: Return, caller: Option<&Caller>, from: &F
     let signed_in = sign_in::sign_in(&mut tx, user, "github", from).await?;
     tx.commit().await?;
     if let Some(caller) = caller {
-        sign_in::forget(core, caller.user());
+        sign_in::invalidate(core, caller.user());
     }
-    Ok(Done::SignedIn(signed_in))
+    Ok(SignInOutcome::SignedIn(signed_in))
 }
 
 /// Unlinks the caller's account. Does nothing where none is linked.
@@ -155,7 +162,7 @@ pub async fn unlink(core: &Core, caller: &Caller) -> Result<()> {
     }
     if !users::get(&mut tx, caller.user()).await?.has_password {
         return Err(Error::conflict(
-            "You could not sign in any more without it: set a password first.",
+            "You could no longer sign in without it. Set a password first.",
         ));
     }
     audit::record(
@@ -169,35 +176,35 @@ pub async fn unlink(core: &Core, caller: &Caller) -> Result<()> {
     Ok(())
 }
 
-async fn must_join(way: &Github, account: &Account, token: &SecretString) -> Result<()> {
-    let join = &way.settings.join;
+async fn check_may_join(client: &Github, account: &Account, token: &SecretString) -> Result<()> {
+    let join = &client.settings.join;
     let may = match join.by_login(&account.login) {
         Some(may) => may,
-        None => join.by_organizations(&way.organizations(token).await?),
+        None => join.by_organizations(&client.organizations(token).await?),
     };
     if may {
         return Ok(());
     }
     Err(Error::forbidden(
-        "This GitHub account has no user here and may not make one. Ask an owner of this system for an \
-         invitation, and link the account then.",
+        "This GitHub account has no user here and may not create one. Ask an owner of this system for an \
+         invitation, then link the account.",
     ))
 }
 
 /// The login at GitHub, adapted to our rule; with a number where another user has it here. That user is not
 /// considered to be the same person.
 async fn free_login(tx: &mut Transaction, account: &Account) -> Result<String> {
-    let wished = match ProjectName::parse(&account.login) {
+    let preferred = match ProjectName::parse(&account.login) {
         Ok(name) => name.to_string(),
         Err(refused) => refused
             .suggestion
             .map_or_else(|| format!("github-{}", account.id), |name| name.to_string()),
     };
-    let stem: String = wished.chars().take(30).collect();
+    let stem: String = preferred.chars().take(30).collect();
     let stem = stem.trim_end_matches('-');
     let numbered = (2..=20).map(|number| format!("{stem}-{number}"));
-    for login in std::iter::once(wished.clone()).chain(numbered) {
-        if users::is_free(tx, &login).await? {
+    for login in std::iter::once(preferred.clone()).chain(numbered) {
+        if users::is_login_free(tx, &login).await? {
             return Ok(login);
         }
     }

@@ -5,31 +5,33 @@ use chrono::Utc;
 use fsa_model::UserId;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::sign_in::github_of;
+use super::sign_in::configured_github;
 use crate::{
     core::Core,
     error::{Error, Result},
-    github_client::CallError,
+    github_client::GithubError,
     store::github::{self, Grant},
 };
 
 /// A token is renewed when it is valid for less than this, which is longer than an operation takes.
-const MARGIN: chrono::Duration = chrono::Duration::minutes(5);
+const RENEWAL_MARGIN: chrono::Duration = chrono::Duration::minutes(5);
 
 /// The user's token; `None` where no account is linked, or GitHub has refused it.
 ///
 /// # Errors
 /// GitHub is not set up or does not answer.
-pub(super) async fn of(core: &Core, user: UserId) -> Result<Option<SecretString>> {
-    github_of(core)?;
+pub(super) async fn valid(core: &Core, user: UserId) -> Result<Option<SecretString>> {
+    configured_github(core)?;
     match github::grant_of(&core.store, &core.key_ring, user).await? {
-        Some(grant) if is_stale(&grant) => renewed(core, user, &grant.token).await,
+        Some(grant) if expires_soon(&grant) => renew(core, user, &grant.token).await,
         found => Ok(found.map(|grant| grant.token)),
     }
 }
 
-fn is_stale(grant: &Grant) -> bool {
-    grant.expires_at.is_some_and(|at| at < Utc::now() + MARGIN)
+fn expires_soon(grant: &Grant) -> bool {
+    grant
+        .expires_at
+        .is_some_and(|at| at < Utc::now() + RENEWAL_MARGIN)
 }
 
 /// The token that follows `old`, which has expired or was refused; `None` where there is none. One
@@ -37,8 +39,8 @@ fn is_stale(grant: &Grant) -> bool {
 ///
 /// # Errors
 /// GitHub does not answer.
-pub(super) async fn renewed(core: &Core, user: UserId, old: &SecretString) -> Result<Option<SecretString>> {
-    let way = github_of(core)?;
+pub(super) async fn renew(core: &Core, user: UserId, old: &SecretString) -> Result<Option<SecretString>> {
+    let client = configured_github(core)?;
     let mut tx = core.store.begin().await?;
     let Some(grant) = github::lock_grant(&mut tx, &core.key_ring, user).await? else {
         return Ok(None);
@@ -47,16 +49,16 @@ pub(super) async fn renewed(core: &Core, user: UserId, old: &SecretString) -> Re
         return Ok(Some(grant.token));
     }
     let next = match &grant.refresh {
-        Some(refresh) => way.refresh(refresh).await,
-        None => Err(CallError::TokenRefused),
+        Some(refresh) => client.refresh(refresh).await,
+        None => Err(GithubError::TokenRefused),
     };
     let token = match next {
         Ok(next) => {
-            github::renewed(&mut tx, &core.key_ring, user, &next).await?;
+            github::set_tokens(&mut tx, &core.key_ring, user, &next).await?;
             Some(next.token)
         }
-        Err(CallError::TokenRefused) => {
-            github::refused(&mut tx, user).await?;
+        Err(GithubError::TokenRefused) => {
+            github::delete_tokens(&mut tx, user).await?;
             None
         }
         Err(other) => return Err(other.into()),
@@ -69,27 +71,27 @@ pub(super) async fn renewed(core: &Core, user: UserId, old: &SecretString) -> Re
 ///
 /// # Errors
 /// 409 where no account is linked or its token is refused; the call's own errors.
-pub(super) async fn in_name_of<T, F>(
+pub(super) async fn call_as_user<T, F>(
     core: &Core,
     user: UserId,
     call: impl Fn(SecretString) -> F + Send + Sync,
 ) -> Result<T>
 where
     T: Send,
-    F: Future<Output = Result<T, CallError>> + Send,
+    F: Future<Output = Result<T, GithubError>> + Send,
 {
     let none = || {
         Error::conflict(
             "Sign in with GitHub first, or link your account there: there is no valid token for it.",
         )
     };
-    let token = of(core, user).await?.ok_or_else(none)?;
+    let token = valid(core, user).await?.ok_or_else(none)?;
     match call(token.clone()).await {
-        Err(CallError::TokenRefused) => {}
+        Err(GithubError::TokenRefused) => {}
         answer => return Ok(answer?),
     }
-    let token = renewed(core, user, &token)
+    let token = renew(core, user, &token)
         .await?
-        .ok_or(CallError::TokenRefused)?;
+        .ok_or(GithubError::TokenRefused)?;
     Ok(call(token).await?)
 }

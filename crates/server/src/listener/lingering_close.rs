@@ -26,53 +26,53 @@ use tokio::{
 
 /// Limits on reading data that is discarded.
 #[derive(Clone, Copy)]
-struct Bounds {
+struct Limits {
     /// A client that is silent for this long has read the response, or is gone.
-    silence: Duration,
+    idle: Duration,
     /// A client that sends for longer than this, or more bytes than the limit, does not read.
-    longest: Duration,
+    total: Duration,
     bytes: u64,
 }
 
-const BOUNDS: Bounds = Bounds {
-    silence: Duration::from_secs(2),
-    longest: Duration::from_secs(30),
+const LIMITS: Limits = Limits {
+    idle: Duration::from_secs(2),
+    total: Duration::from_secs(30),
     bytes: 1 << 30,
 };
-const PIECE: usize = 64 * 1024;
+const BUFFER_SIZE: usize = 64 * 1024;
 
 /// Whether part of the last request was not read: set by the requests' bodies, read by the stream.
 #[derive(Clone, Default)]
-pub(super) struct Unread(Arc<AtomicBool>);
+pub(super) struct UnreadBody(Arc<AtomicBool>);
 
-impl Unread {
+impl UnreadBody {
     /// Wraps the request, so that its body records here how far it was read.
     pub(super) fn watch<B>(&self, request: Request<B>) -> Request<Body>
     where
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static,
     {
         if request.body().is_end_stream() {
-            self.forget();
+            self.clear();
             return request.map(Body::new);
         }
         self.0.store(true, Ordering::Relaxed);
         let unread = self.clone();
-        request.map(|body| Body::new(Watched { body, unread }))
+        request.map(|body| Body::new(TrackedBody { body, unread }))
     }
 
     /// The bytes from now on are not a request: the connection is a tunnel, and each side ends its own half.
-    pub(super) fn forget(&self) {
+    pub(super) fn clear(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 }
 
 /// A body that records when it has been read to its end.
-struct Watched<B> {
+struct TrackedBody<B> {
     body: B,
-    unread: Unread,
+    unread: UnreadBody,
 }
 
-impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
+impl<B: HttpBody + Unpin> HttpBody for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -82,7 +82,7 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if frame.is_none() || self.body.is_end_stream() {
-            self.unread.forget();
+            self.unread.clear();
         }
         Poll::Ready(frame)
     }
@@ -99,47 +99,47 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
 /// A connection's stream, whose shutdown lingers if a request was not read to its end.
 pub(super) struct Lingering<S> {
     stream: S,
-    unread: Unread,
-    bounds: Bounds,
-    end: End,
+    unread: UnreadBody,
+    limits: Limits,
+    state: CloseState,
 }
 
-enum End {
-    NotYet,
+enum CloseState {
+    Open,
     /// The server's half is shut down; the client's half is still read.
-    Reading(Box<Rest>),
-    Over,
+    Discarding(Box<Discard>),
+    Done,
 }
 
-struct Rest {
-    bounds: Bounds,
-    silence: Pin<Box<Sleep>>,
+struct Discard {
+    limits: Limits,
+    idle: Pin<Box<Sleep>>,
     last: Instant,
     bytes: u64,
-    buffer: [u8; PIECE],
+    buffer: [u8; BUFFER_SIZE],
 }
 
 impl<S> Lingering<S> {
-    pub(super) const fn new(stream: S, unread: Unread) -> Self {
+    pub(super) const fn new(stream: S, unread: UnreadBody) -> Self {
         Self {
             stream,
             unread,
-            bounds: BOUNDS,
-            end: End::NotYet,
+            limits: LIMITS,
+            state: CloseState::Open,
         }
     }
 }
 
-impl Rest {
-    fn begin(bounds: Bounds) -> Box<Self> {
+impl Discard {
+    fn begin(limits: Limits) -> Box<Self> {
         let now = Instant::now();
-        let last = now + bounds.longest;
+        let last = now + limits.total;
         Box::new(Self {
-            bounds,
-            silence: Box::pin(tokio::time::sleep_until((now + bounds.silence).min(last))),
+            limits,
+            idle: Box::pin(tokio::time::sleep_until((now + limits.idle).min(last))),
             last,
             bytes: 0,
-            buffer: [0; PIECE],
+            buffer: [0; BUFFER_SIZE],
         })
     }
 
@@ -149,18 +149,16 @@ impl Rest {
         loop {
             let mut buffer = ReadBuf::new(&mut self.buffer);
             match stream.as_mut().poll_read(context, &mut buffer) {
-                Poll::Pending => return self.silence.as_mut().poll(context),
+                Poll::Pending => return self.idle.as_mut().poll(context),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => self.bytes += buffer.filled().len() as u64,
             }
             let now = Instant::now();
-            if self.bytes > self.bounds.bytes || now >= self.last {
+            if self.bytes > self.limits.bytes || now >= self.last {
                 return Poll::Ready(());
             }
-            self.silence
-                .as_mut()
-                .reset((now + self.bounds.silence).min(self.last));
+            self.idle.as_mut().reset((now + self.limits.idle).min(self.last));
         }
     }
 }
@@ -202,16 +200,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if matches!(this.end, End::NotYet) {
+        if matches!(this.state, CloseState::Open) {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-            this.end = match this.unread.0.load(Ordering::Relaxed) {
-                true => End::Reading(Rest::begin(this.bounds)),
-                false => End::Over,
+            this.state = match this.unread.0.load(Ordering::Relaxed) {
+                true => CloseState::Discarding(Discard::begin(this.limits)),
+                false => CloseState::Done,
             };
         }
-        if let End::Reading(rest) = &mut this.end {
-            ready!(rest.poll(Pin::new(&mut this.stream), context));
-            this.end = End::Over;
+        if let CloseState::Discarding(discard) = &mut this.state {
+            ready!(discard.poll(Pin::new(&mut this.stream), context));
+            this.state = CloseState::Done;
         }
         Poll::Ready(Ok(()))
     }
@@ -226,32 +224,35 @@ mod tests {
 
     /// Longer than any test.
     const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
-    const UNBOUNDED: Bounds = Bounds {
-        silence: NEVER,
-        longest: NEVER,
+    const UNBOUNDED: Limits = Limits {
+        idle: NEVER,
+        total: NEVER,
         bytes: u64::MAX,
     };
 
     /// A client and the server's end of its connection, after a request whose body was `read` or not.
-    async fn connection(read: bool, bounds: Bounds) -> (DuplexStream, Lingering<DuplexStream>) {
+    async fn connection(read: bool, limits: Limits) -> (DuplexStream, Lingering<DuplexStream>) {
         let (client, server) = duplex(1024);
-        let unread = Unread::default();
+        let unread = UnreadBody::default();
         let request = unread.watch(Request::new(Full::from("a body")));
         if read {
             request.into_body().collect().await.unwrap();
         }
         let server = Lingering {
-            bounds,
+            limits,
             ..Lingering::new(server, unread)
         };
         (client, server)
     }
 
     #[tokio::test]
-    async fn a_client_that_still_sends_is_read_until_it_has_ended_and_gets_what_was_answered() {
+    async fn a_client_that_is_still_sending_receives_the_response() {
         let (mut client, mut server) = connection(false, UNBOUNDED).await;
         let client = tokio::spawn(async move {
-            client.write_all(&[0; 200 * 1024]).await.expect("somebody reads");
+            client
+                .write_all(&[0; 200 * 1024])
+                .await
+                .expect("the server reads");
             client.shutdown().await.expect("it ends");
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.expect("the answer");
@@ -266,29 +267,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_is_silent_or_does_not_stop_is_left_in_the_end() {
+    async fn discarding_stops_at_the_idle_time_and_byte_limits() {
         let short = Duration::from_millis(1);
         let (_silent, mut server) = connection(
             false,
-            Bounds {
-                silence: short,
+            Limits {
+                idle: short,
                 ..UNBOUNDED
             },
         )
         .await;
         server.shutdown().await.unwrap();
 
-        for bounds in [
-            Bounds {
-                longest: short,
+        for limits in [
+            Limits {
+                total: short,
                 ..UNBOUNDED
             },
-            Bounds {
+            Limits {
                 bytes: 4096,
                 ..UNBOUNDED
             },
         ] {
-            let (mut client, mut server) = connection(false, bounds).await;
+            let (mut client, mut server) = connection(false, limits).await;
             let client = tokio::spawn(async move { while client.write_all(b"more").await.is_ok() {} });
             server.shutdown().await.unwrap();
             drop(server);
@@ -297,19 +298,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_where_the_request_was_read_or_the_connection_became_a_tunnel() {
+    async fn a_read_request_or_a_tunnel_closes_at_once() {
         let (_client, mut server) = connection(true, UNBOUNDED).await;
         server.shutdown().await.unwrap();
 
         let (mut client, mut server) = connection(false, UNBOUNDED).await;
-        server.unread.forget();
+        server.unread.clear();
         client.write_all(b"frame").await.unwrap();
         server.shutdown().await.unwrap();
         let mut frame = [0; 5];
         server.read_exact(&mut frame).await.unwrap();
-        assert_eq!(
-            &frame, b"frame",
-            "what a tunnel's other half says is its reader's"
-        );
+        assert_eq!(&frame, b"frame", "the tunnel's reader gets the bytes");
     }
 }

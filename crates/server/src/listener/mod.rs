@@ -27,8 +27,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use self::{
-    clients::{Connections, Ignored},
-    lingering_close::{Lingering, Unread},
+    clients::{Connections, UntrustedForwarders},
+    lingering_close::{Lingering, UnreadBody},
 };
 use crate::{
     api::{self, health::Peer},
@@ -39,11 +39,11 @@ use crate::{
 };
 
 /// Timeout for a client to send the head of a request, and for an idle connection between requests.
-const HEAD: Duration = Duration::from_secs(75);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Delay before the next accept after a failed one (when no descriptors are left, for example).
-const AFTER_FAILURE: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Maximum number of open connections; more wait in the listen queue.
-const CONNECTIONS: usize = 8192;
+const MAX_CONNECTIONS: usize = 8192;
 
 /// Serves until `shutdown` is ready, then drains: it accepts no new connections, streams and WebSockets end
 /// themselves, requests finish, and what still runs after [`crate::Settings::drain`] is aborted.
@@ -58,35 +58,35 @@ pub async fn serve(
     let router = api::router(app.clone());
     let connections = TaskTracker::new();
     let by_network = Connections::default();
-    let ignored = Arc::new(Ignored::default());
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let untrusted = Arc::new(UntrustedForwarders::default());
+    let slots = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await, place)
+            let permit = Arc::clone(&slots).acquire_owned().await;
+            (listener.accept().await, permit)
         };
-        let (accepted, place) = tokio::select! {
+        let (accepted, permit) = tokio::select! {
             () = &mut shutdown => break,
             accepted = accepted => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(own) = own_place(&app, &by_network, peer.ip()) else {
-                    tracing::debug!(%peer, "its network has too many connections open");
+                let Some(client) = client_permit(&app, &by_network, peer.ip()) else {
+                    tracing::debug!(%peer, "connection refused: its network has too many open connections");
                     continue;
                 };
-                let (app, router, ignored) = (app.clone(), router.clone(), Arc::clone(&ignored));
+                let (app, router, untrusted) = (app.clone(), router.clone(), Arc::clone(&untrusted));
                 connections.spawn(async move {
                     app.metrics.connections.inc();
-                    connection(app.clone(), router, ignored, stream, peer).await;
+                    connection(app.clone(), router, untrusted, stream, peer).await;
                     app.metrics.connections.dec();
-                    drop((place, own));
+                    drop((permit, client));
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(AFTER_FAILURE).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
@@ -104,7 +104,7 @@ pub async fn serve(
         tracing::warn!(
             connections = connections.len(),
             tasks = app.tasks.len(),
-            "the drain took too long; what still runs is cut off"
+            "the drain took too long; aborting the connections and tasks that still run"
         );
     }
     Ok(())
@@ -121,31 +121,31 @@ pub async fn serve_metrics(app: App, listener: TcpListener) -> std::io::Result<(
         .await
 }
 
-/// A place for one more connection from an address. Reverse proxies and this machine have as many as they need: there
+/// A permit for one more connection from an address. Reverse proxies and this machine have as many as they need: there
 /// are many clients behind each.
-fn own_place(app: &App, by_network: &Connections, peer: IpAddr) -> Option<Option<Permit<IpAddr>>> {
+fn client_permit(app: &App, by_network: &Connections, peer: IpAddr) -> Option<Option<Permit<IpAddr>>> {
     let peer = peer.to_canonical();
     if peer.is_loopback() || is_trusted(&app.settings.trusted_proxies, peer) {
         return Some(None);
     }
     by_network
-        .enter(peer, app.settings.limits.connections_per_client)
+        .acquire(peer, app.settings.limits.connections_per_client)
         .map(Some)
 }
 
 async fn connection(
     app: App,
     router: axum::Router,
-    ignored: Arc<Ignored>,
+    untrusted: Arc<UntrustedForwarders>,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
     let _ = stream.set_nodelay(true);
-    let unread = Unread::default();
+    let unread = UnreadBody::default();
     let service = service_fn({
         let (app, unread) = (app.clone(), unread.clone());
         move |request: Request<Incoming>| {
-            warn_of_ignored(&app, &ignored, peer.ip(), request.headers());
+            warn_of_untrusted_forwarder(&app, &untrusted, peer.ip(), request.headers());
             let (app, router, unread) = (app.clone(), router.clone(), unread.clone());
             async move {
                 let tunnels = request.method() == Method::CONNECT;
@@ -156,7 +156,7 @@ async fn connection(
                 };
                 let response = answer(app, router, request, peer).await;
                 if tunnels || response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    unread.forget();
+                    unread.clear();
                 }
                 Ok::<_, std::convert::Infallible>(response)
             }
@@ -164,7 +164,10 @@ async fn connection(
     });
     let stream = Lingering::new(stream, unread);
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
     let mut connection =
         std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let served = tokio::select! {
@@ -175,7 +178,7 @@ async fn connection(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, %peer, "a connection ended badly");
+        tracing::debug!(%error, %peer, "a connection ended with an error");
     }
 }
 
@@ -198,16 +201,24 @@ async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer
         .into_response()
 }
 
-/// Warns that forwarding headers are ignored: a reverse proxy that is not named as trusted hides its clients.
-fn warn_of_ignored(app: &App, ignored: &Ignored, peer: IpAddr, headers: &HeaderMap) {
+/// Warns that forwarding headers are untrusted: a reverse proxy that is not named as trusted hides its clients.
+fn warn_of_untrusted_forwarder(
+    app: &App,
+    untrusted: &UntrustedForwarders,
+    peer: IpAddr,
+    headers: &HeaderMap,
+) {
     let peer = peer.to_canonical();
     let forwards = ["x-forwarded-for", "forwarded", "x-real-ip"]
         .iter()
         .any(|name| headers.contains_key(*name));
-    if forwards && !is_trusted(&app.settings.trusted_proxies, peer) && ignored.is_news(peer, Instant::now()) {
+    if forwards
+        && !is_trusted(&app.settings.trusted_proxies, peer)
+        && untrusted.should_report(peer, Instant::now())
+    {
         tracing::warn!(
             %peer,
-            "forwarding headers are ignored, because this address is no trusted proxy: all clients behind it count as \
+            "forwarding headers are untrusted, because this address is no trusted proxy: all clients behind it count as \
              one. If it is your reverse proxy, name it in trusted_proxies"
         );
     }
@@ -253,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_believed_only_where_it_is_trusted_and_only_what_it_added_itself() {
+    fn forwarded_addresses_count_only_from_trusted_proxies() {
         let claim = Some("6.6.6.6, 1.2.3.4");
         assert_eq!(seen_as("9.9.9.9", claim, &[]), "9.9.9.9");
         assert_eq!(seen_as("10.0.0.1", claim, &["10.0.0.1"]), "1.2.3.4");

@@ -10,9 +10,9 @@ use http::HeaderMap;
 use crate::{auth::cookie, settings::Settings};
 
 /// Whether the request loads a frame, and the browser would keep a secure cookie here.
-pub(super) fn is_framed(settings: &Settings, asked: &HeaderMap) -> bool {
+pub(super) fn is_framed(settings: &Settings, headers: &HeaderMap) -> bool {
     cookie::keeps_secure(settings)
-        && asked
+        && headers
             .get("sec-fetch-dest")
             .is_some_and(|kind| kind == "iframe" || kind == "frame")
 }

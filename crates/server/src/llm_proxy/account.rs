@@ -19,7 +19,7 @@ use crate::{
     core::Core,
     error::{Error, Result},
     projects::{
-        environment::{self, decrypt_project, decrypt_user, encrypt_user, merged, shown},
+        environment::{self, decrypt_project, decrypt_user, encrypt_user, env_vars, merged},
         validate,
     },
     store::{
@@ -64,7 +64,7 @@ async fn of(core: &Core, project: &ProjectRow) -> Result<AgentAccount> {
     })
 }
 
-fn usage(used: agents::Used) -> AgentUsage {
+fn usage(used: agents::ModelUsage) -> AgentUsage {
     let tokens = |name: &str| used.tokens.get(name).copied().unwrap_or_default();
     AgentUsage {
         input_tokens: tokens("input"),
@@ -106,7 +106,7 @@ pub async fn change(
     of(core, &found).await
 }
 
-/// The names of the caller's own variables for agents. Values are never shown.
+/// The names of the caller's own variables for agents. Values are never env_vars.
 ///
 /// # Errors
 /// The database does not answer.
@@ -114,7 +114,7 @@ pub async fn credentials(core: &Core, caller: &Caller) -> Result<EnvironmentView
     let mut tx = core.store.begin().await?;
     let variables = open(core, caller, agents::credentials(&mut tx, caller.user()).await?)?;
     Ok(EnvironmentView {
-        env_vars: shown(&variables, false),
+        env_vars: env_vars(&variables, false),
         restarting: false,
     })
 }
@@ -155,7 +155,7 @@ pub async fn change_credentials(
     .await?;
     tx.commit().await?;
     Ok(EnvironmentView {
-        env_vars: shown(&after, false),
+        env_vars: env_vars(&after, false),
         restarting: false,
     })
 }

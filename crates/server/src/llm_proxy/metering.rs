@@ -14,9 +14,9 @@ use serde_json::Value;
 use crate::pricing::TokenUsage;
 
 /// Most bytes of an incomplete event stream line that are buffered.
-const LINE: usize = 1024 * 1024;
+const MAX_LINE_BYTES: usize = 1024 * 1024;
 /// Most bytes of a response that is not a stream.
-const WHOLE: usize = 8 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of an event stream for each output token: an event is some 90 bytes around two or
 /// three tokens. Used for responses that broke off.
 const STREAMED_BYTES: u64 = 32;
@@ -40,7 +40,7 @@ pub struct Meter {
     provider: Provider,
     kind: Kind,
     /// The beginning of a line, or the whole response.
-    held: Vec<u8>,
+    buffer: Vec<u8>,
     too_long: bool,
     bytes: u64,
     counted: TokenUsage,
@@ -68,7 +68,7 @@ impl Meter {
         Self {
             provider,
             kind,
-            held: Vec::new(),
+            buffer: Vec::new(),
             too_long: false,
             bytes: 0,
             counted: TokenUsage::default(),
@@ -81,33 +81,33 @@ impl Meter {
         self.bytes += piece.len() as u64;
         match self.kind {
             Kind::Opaque => {}
-            Kind::Whole => self.hold(piece, WHOLE),
+            Kind::Whole => self.buffer_piece(piece, MAX_BODY_BYTES),
             Kind::Events => {
                 while let Some(end) = memchr::memchr(b'\n', piece) {
                     let (line, rest) = piece.split_at(end);
                     piece = &rest[1..];
-                    if self.held.is_empty() && !self.too_long {
+                    if self.buffer.is_empty() && !self.too_long {
                         self.line(line);
                     } else {
-                        self.hold(line, LINE);
-                        let whole = std::mem::take(&mut self.held);
+                        self.buffer_piece(line, MAX_LINE_BYTES);
+                        let whole = std::mem::take(&mut self.buffer);
                         if !std::mem::take(&mut self.too_long) {
                             self.line(&whole);
                         }
                     }
                 }
-                self.hold(piece, LINE);
+                self.buffer_piece(piece, MAX_LINE_BYTES);
             }
         }
     }
 
-    fn hold(&mut self, piece: &[u8], most: usize) {
-        if self.held.len() + piece.len() > most {
+    fn buffer_piece(&mut self, piece: &[u8], max: usize) {
+        if self.buffer.len() + piece.len() > max {
             self.too_long = true;
-            self.held = Vec::new();
+            self.buffer = Vec::new();
         }
         if !self.too_long {
-            self.held.extend_from_slice(piece);
+            self.buffer.extend_from_slice(piece);
         }
     }
 
@@ -131,10 +131,10 @@ impl Meter {
                 self.model(message.get("model"));
                 let usage = event.pointer("/message/usage").or_else(|| event.get("usage"));
                 let Some(usage) = usage else { return };
-                take(usage, "/input_tokens", &mut self.counted.input);
-                take(usage, "/output_tokens", &mut self.counted.output);
-                take(usage, "/cache_read_input_tokens", &mut self.counted.cache_read);
-                take(
+                read_count(usage, "/input_tokens", &mut self.counted.input);
+                read_count(usage, "/output_tokens", &mut self.counted.output);
+                read_count(usage, "/cache_read_input_tokens", &mut self.counted.cache_read);
+                read_count(
                     usage,
                     "/cache_creation_input_tokens",
                     &mut self.counted.cache_write,
@@ -150,12 +150,12 @@ impl Meter {
                     return;
                 };
                 let (mut input, mut cached) = (0, 0);
-                take(usage, "/prompt_tokens", &mut input);
-                take(usage, "/input_tokens", &mut input);
-                take(usage, "/prompt_tokens_details/cached_tokens", &mut cached);
-                take(usage, "/input_tokens_details/cached_tokens", &mut cached);
-                take(usage, "/completion_tokens", &mut self.counted.output);
-                take(usage, "/output_tokens", &mut self.counted.output);
+                read_count(usage, "/prompt_tokens", &mut input);
+                read_count(usage, "/input_tokens", &mut input);
+                read_count(usage, "/prompt_tokens_details/cached_tokens", &mut cached);
+                read_count(usage, "/input_tokens_details/cached_tokens", &mut cached);
+                read_count(usage, "/completion_tokens", &mut self.counted.output);
+                read_count(usage, "/output_tokens", &mut self.counted.output);
                 self.counted.cache_read = cached.min(input);
                 self.counted.input = input - self.counted.cache_read;
                 self.ended = true;
@@ -165,14 +165,14 @@ impl Meter {
                 let Some(usage) = event.get("usageMetadata") else {
                     return;
                 };
-                let (mut input, mut cached, mut said, mut thought) = (0, 0, 0, 0);
-                take(usage, "/promptTokenCount", &mut input);
-                take(usage, "/cachedContentTokenCount", &mut cached);
-                take(usage, "/candidatesTokenCount", &mut said);
-                take(usage, "/thoughtsTokenCount", &mut thought);
+                let (mut input, mut cached, mut candidates, mut thoughts) = (0, 0, 0, 0);
+                read_count(usage, "/promptTokenCount", &mut input);
+                read_count(usage, "/cachedContentTokenCount", &mut cached);
+                read_count(usage, "/candidatesTokenCount", &mut candidates);
+                read_count(usage, "/thoughtsTokenCount", &mut thoughts);
                 self.counted.cache_read = cached.min(input);
                 self.counted.input = input - self.counted.cache_read;
-                self.counted.output = self.counted.output.max(said + thought);
+                self.counted.output = self.counted.output.max(candidates + thoughts);
                 self.ended = true;
             }
         }
@@ -188,10 +188,10 @@ impl Meter {
     /// The usage, at the end of the response or where it broke off.
     #[must_use]
     pub fn finish(mut self) -> TokenUsage {
-        let held = std::mem::take(&mut self.held);
+        let buffer = std::mem::take(&mut self.buffer);
         match self.kind {
-            Kind::Events => self.line(&held),
-            Kind::Whole => match serde_json::from_slice::<Value>(&held) {
+            Kind::Events => self.line(&buffer),
+            Kind::Whole => match serde_json::from_slice::<Value>(&buffer) {
                 // Gemini's stream without `alt=sse` is a JSON array.
                 Ok(Value::Array(all)) => all.iter().for_each(|event| self.event(event)),
                 Ok(whole) => {
@@ -204,18 +204,18 @@ impl Meter {
             Kind::Opaque => {}
         }
         if !self.ended {
-            let each = if self.kind == Kind::Events {
+            let bytes_per_token = if self.kind == Kind::Events {
                 STREAMED_BYTES
             } else {
                 PLAIN_BYTES
             };
-            self.counted.output = self.counted.output.max(self.bytes / each);
+            self.counted.output = self.counted.output.max(self.bytes / bytes_per_token);
         }
         self.counted
     }
 }
 
-fn take(usage: &Value, pointer: &str, into: &mut u64) {
+fn read_count(usage: &Value, pointer: &str, into: &mut u64) {
     if let Some(count) = usage.pointer(pointer).and_then(Value::as_u64) {
         // An absurd count must not become a cost that overflows.
         *into = count.min(1_000_000_000);
@@ -245,7 +245,7 @@ mod tests {
         Meter::new(provider, &headers)
     }
 
-    fn whole(provider: Provider, kind: &'static str, text: &str) -> TokenUsage {
+    fn total_usage(provider: Provider, kind: &'static str, text: &str) -> TokenUsage {
         let mut meter = meter(provider, kind);
         meter.feed(text.as_bytes());
         meter.finish()
@@ -263,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_count_does_not_depend_on_the_pieces(cuts in proptest::collection::vec(0..MESSAGES.len(), 0..6)) {
+        fn usage_does_not_depend_on_chunk_boundaries(cuts in proptest::collection::vec(0..MESSAGES.len(), 0..6)) {
             let mut cuts = cuts;
             cuts.sort_unstable();
             let mut meter = meter(Provider::Anthropic, "text/event-stream; charset=utf-8");
@@ -276,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn nonsense_is_no_reason_to_stop(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn invalid_output_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             for provider in Provider::ALL {
                 for kind in ["text/event-stream", "application/json"] {
                     let mut meter = meter(provider, kind);
@@ -288,18 +288,18 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_broke_off_is_not_free() {
+    fn interrupted_responses_are_metered() {
         let end = MESSAGES.find("event: message_delta").unwrap();
-        let broken = whole(Provider::Anthropic, "text/event-stream", &MESSAGES[..end]);
+        let broken = total_usage(Provider::Anthropic, "text/event-stream", &MESSAGES[..end]);
         assert_eq!(broken.input, 10);
         assert!(broken.output >= 8, "{broken:?}");
     }
 
     #[test]
-    fn each_provider_says_it_in_its_own_words() {
+    fn usage_of_each_provider_is_parsed() {
         let chat = r#"data: {"model":"gpt-x","choices":[],"usage":{"prompt_tokens":20,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":8}}}"#;
         assert_eq!(
-            whole(
+            total_usage(
                 Provider::Openai,
                 "text/event-stream",
                 &format!("{chat}\n\ndata: [DONE]\n\n")
@@ -308,27 +308,27 @@ mod tests {
         );
         let responses = r#"data: {"type":"response.completed","response":{"model":"gpt-y","usage":{"input_tokens":20,"output_tokens":5,"input_tokens_details":{"cached_tokens":0}}}}"#;
         assert_eq!(
-            whole(Provider::Openai, "text/event-stream", responses),
+            total_usage(Provider::Openai, "text/event-stream", responses),
             of("gpt-y", 20, 5, 0, 0)
         );
         let gemini = r#"[{"candidates":[]},{"modelVersion":"gemini-x","usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":4,"thoughtsTokenCount":2}}]"#;
         assert_eq!(
-            whole(Provider::Gemini, "application/json", gemini),
+            total_usage(Provider::Gemini, "application/json", gemini),
             of("gemini-x", 9, 6, 0, 0)
         );
         let plain = r#"{"model":"claude-z","usage":{"input_tokens":1,"output_tokens":2}}"#;
         assert_eq!(
-            whole(Provider::Anthropic, "application/json", plain),
+            total_usage(Provider::Anthropic, "application/json", plain),
             of("claude-z", 1, 2, 0, 0)
         );
     }
 
     #[test]
-    fn a_line_without_end_is_not_kept() {
+    fn lines_without_an_end_are_not_buffered() {
         let mut meter = meter(Provider::Anthropic, "text/event-stream");
         for _ in 0..40 {
             meter.feed(&[b'x'; 64 * 1024]);
-            assert!(meter.held.len() <= LINE);
+            assert!(meter.buffer.len() <= MAX_LINE_BYTES);
         }
         meter.feed(b"\n");
         meter.feed(MESSAGES.as_bytes());

@@ -25,7 +25,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
     metering::Meter,
-    upstream::{NotSent, Upstream},
+    upstream::{RequestRefused, Upstream},
 };
 use crate::{
     core::Core,
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The longest request: the providers' maximum (Anthropic: 32 MB).
-const LONGEST: usize = 32 * 1024 * 1024;
+const MAX_REQUEST_BYTES: usize = 32 * 1024 * 1024;
 /// Headers that are not forwarded, in either direction, beside the hop-by-hop ones: the body is forwarded without its
 /// trailers, and a cookie is of another client.
 const NOT_FORWARDED: [HeaderName; 4] = [header::HOST, header::TRAILER, header::COOKIE, header::SET_COOKIE];
@@ -75,7 +75,7 @@ pub async fn answer(
     rest: &str,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    match pass(core, upstream, sandbox, provider, rest, request).await {
+    match forward(core, upstream, sandbox, provider, rest, request).await {
         Ok(response) => response,
         Err(refused) => {
             let body = provider
@@ -91,7 +91,7 @@ pub async fn answer(
     }
 }
 
-async fn pass(
+async fn forward(
     core: &Core,
     upstream: &Upstream,
     sandbox: &CallingSandbox,
@@ -100,7 +100,7 @@ async fn pass(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refused> {
     let unavailable = |error: crate::Error| {
-        tracing::warn!(%error, causes = error.causes().join(": "), "a request of an agent was not judged");
+        tracing::warn!(%error, causes = error.causes().join(": "), "an agent's request could not be checked");
         refused(
             StatusCode::SERVICE_UNAVAILABLE,
             "the control plane cannot look up the credential; try again",
@@ -111,26 +111,31 @@ async fn pass(
     let account = agents::account(&core.store, sandbox.id, task)
         .await
         .map_err(unavailable)?
-        .ok_or_else(|| refused(StatusCode::FORBIDDEN, "this sandbox is not to run any more"))?;
+        .ok_or_else(|| {
+            refused(
+                StatusCode::FORBIDDEN,
+                "this sandbox's desired state is no longer running",
+            )
+        })?;
     let credential = credential(core, sandbox, provider, &account).map_err(unavailable)?;
     let credential = credential.ok_or_else(|| {
         refused(
             StatusCode::UNAUTHORIZED,
             format!(
-                "there is no credential for {}: whoever runs the server sets one, or you set one for yourself or for this project",
+                "there is no credential for {}: its operator sets one for the server, or you set one for yourself or for this project",
                 provider.as_str()
             ),
         )
     })?;
-    within_budget(core, &account)?;
+    check_budget(core, &account)?;
 
     let (parts, body) = request.into_parts();
     let (client, url) = upstream
         .target(provider, &credential, &parts.method, rest, parts.uri.query())
         .map_err(|error| {
             let status = match error {
-                NotSent::Path(_) => StatusCode::NOT_FOUND,
-                NotSent::Private(_) | NotSent::Base => StatusCode::FORBIDDEN,
+                RequestRefused::Path(_) => StatusCode::NOT_FOUND,
+                RequestRefused::Private(_) | RequestRefused::Base => StatusCode::FORBIDDEN,
             };
             refused(status, error.to_string())
         })?;
@@ -144,19 +149,19 @@ async fn pass(
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > LONGEST) {
+    if length.is_some_and(|length| length > MAX_REQUEST_BYTES) {
         return Err(refused(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a request has at most {LONGEST} bytes"),
+            format!("a request has at most {MAX_REQUEST_BYTES} bytes"),
         ));
     }
-    sign(&mut headers, &credential)?;
-    let body = Limited::new(body, LONGEST);
+    add_credential(&mut headers, &credential)?;
+    let body = Limited::new(body, MAX_REQUEST_BYTES);
     let body = if provider == Provider::Openai && rest.ends_with("/chat/completions") {
         let whole = body.collect().await.map_err(|_| {
             refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("a request has at most {LONGEST} bytes"),
+                format!("a request has at most {MAX_REQUEST_BYTES} bytes"),
             )
         })?;
         headers.remove(header::CONTENT_LENGTH);
@@ -175,7 +180,14 @@ async fn pass(
         .send()
         .await
         .map_err(unreachable)?;
-    Ok(returned(core, &account, provider, &credential, counted, answer))
+    Ok(metered_response(
+        core,
+        &account,
+        provider,
+        &credential,
+        counted,
+        answer,
+    ))
 }
 
 fn remove_unforwarded(headers: &mut HeaderMap) {
@@ -207,7 +219,7 @@ fn credential(
 }
 
 /// Checks the budget before a request is sent. A request in flight may still exceed the budget by its own cost.
-fn within_budget(core: &Core, account: &Account) -> Result<(), Refused> {
+fn check_budget(core: &Core, account: &Account) -> Result<(), Refused> {
     if let Some(task) = &account.task
         && let Some(budget) = task.budget
         && task.spent >= budget
@@ -222,7 +234,7 @@ fn within_budget(core: &Core, account: &Account) -> Result<(), Refused> {
         Some(budget) if account.spent >= budget => Err(refused(
             StatusCode::PAYMENT_REQUIRED,
             format!(
-                "this project's agents have spent {} of the {budget} that they may spend in a month; raise the budget or wait for the next month",
+                "this project's agents have spent {} of their monthly budget of {budget}; raise the budget or wait for the next month",
                 account.spent
             ),
         )),
@@ -231,7 +243,7 @@ fn within_budget(core: &Core, account: &Account) -> Result<(), Refused> {
 }
 
 /// Adds the credential to the headers.
-fn sign(headers: &mut HeaderMap, credential: &Credential) -> Result<(), Refused> {
+fn add_credential(headers: &mut HeaderMap, credential: &Credential) -> Result<(), Refused> {
     let unusable = || {
         refused(
             StatusCode::UNAUTHORIZED,
@@ -296,21 +308,21 @@ fn with_usage(body: Bytes) -> Bytes {
 fn unreachable(error: reqwest::Error) -> Refused {
     let error = error.without_url();
     let mut cause = error.source();
-    let mut words = error.to_string();
+    let mut message = error.to_string();
     while let Some(inner) = cause {
-        if let Some(why) = inner.downcast_ref::<NotSent>() {
+        if let Some(why) = inner.downcast_ref::<RequestRefused>() {
             return refused(StatusCode::FORBIDDEN, why.to_string());
         }
         if inner.is::<http_body_util::LengthLimitError>() {
             return refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("a request has at most {LONGEST} bytes"),
+                format!("a request has at most {MAX_REQUEST_BYTES} bytes"),
             );
         }
-        words = inner.to_string();
+        message = inner.to_string();
         cause = inner.source();
     }
-    tracing::info!(error = words, "a model's server could not be reached");
+    tracing::info!(error = message, "a model's server could not be reached");
     let status = if error.is_timeout() {
         StatusCode::GATEWAY_TIMEOUT
     } else {
@@ -318,11 +330,11 @@ fn unreachable(error: reqwest::Error) -> Refused {
     };
     refused(
         status,
-        format!("the model's server could not be reached: {words}"),
+        format!("the model's server could not be reached: {message}"),
     )
 }
 
-fn returned(
+fn metered_response(
     core: &Core,
     account: &Account,
     provider: Provider,
@@ -337,7 +349,7 @@ fn returned(
     let body = Metered {
         pieces: Box::pin(answer.bytes_stream()),
         meter,
-        note: Note {
+        record: UsageRecord {
             core: core.clone(),
             project: account.project,
             task: account.task.map(|task| task.id),
@@ -355,10 +367,10 @@ fn returned(
 struct Metered {
     pieces: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     meter: Option<Meter>,
-    note: Note,
+    record: UsageRecord,
 }
 
-struct Note {
+struct UsageRecord {
     core: Core,
     project: ProjectId,
     task: Option<uuid::Uuid>,
@@ -381,12 +393,12 @@ impl Stream for Metered {
 impl Drop for Metered {
     fn drop(&mut self) {
         if let Some(meter) = self.meter.take() {
-            self.note.write(meter.finish());
+            self.record.write(meter.finish());
         }
     }
 }
 
-impl Note {
+impl UsageRecord {
     /// Writes the usage in a task that a drain waits for.
     fn write(&self, mut counted: TokenUsage) {
         let prices = &self.core.settings.agents.prices;
@@ -401,8 +413,9 @@ impl Note {
         }
         let (core, project, task, provider) = (self.core.clone(), self.project, self.task, self.provider);
         self.core.tasks.spawn(async move {
-            if let Err(error) = agents::add(&core.store, project, task, provider, &counted, cost).await {
-                tracing::error!(%error, %project, cost = %Micros(cost.0), "what an agent used was not written down");
+            if let Err(error) = agents::add_usage(&core.store, project, task, provider, &counted, cost).await
+            {
+                tracing::error!(%error, %project, cost = %Micros(cost.0), "an agent's usage was not stored");
             }
         });
     }
@@ -413,13 +426,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_streamed_chat_is_asked_to_say_what_it_took() {
-        let asked = with_usage(Bytes::from_static(
+    fn streamed_chats_request_usage() {
+        let request = with_usage(Bytes::from_static(
             br#"{"stream":true,"stream_options":{"x":1},"messages":[]}"#,
         ));
-        let asked: serde_json::Value = serde_json::from_slice(&asked).unwrap();
+        let request: serde_json::Value = serde_json::from_slice(&request).unwrap();
         assert_eq!(
-            asked["stream_options"],
+            request["stream_options"],
             serde_json::json!({"x": 1, "include_usage": true})
         );
         for unchanged in [&b"nonsense"[..], b"[1]", br#"{"stream":false}"#] {

@@ -22,50 +22,52 @@ use reqwest::{
 };
 use url::{Host, Url};
 
-const CONNECT: Duration = Duration::from_secs(10);
-const LOOKUP: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout between two pieces of a response, and before its first: a model may think for minutes.
-const SILENCE: Duration = Duration::from_secs(600);
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long idle connections are kept for the next request to the same server.
-const KEPT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Clients for both kinds of base URL.
 pub struct Upstream {
     trusted: OnceLock<Client>,
     guarded: OnceLock<Client>,
-    guard: Guard,
+    guard: SsrfGuard,
 }
 
 /// Why a request is not sent.
 #[derive(Debug, thiserror::Error)]
-pub enum NotSent {
+pub enum RequestRefused {
     #[error(
-        "{0} is in a private network or on the server's own machine; a project's own base URL leads to the internet"
+        "{0} is in a private network or on the server's own machine; a project's own base URL must lead to the internet"
     )]
     Private(String),
     #[error("the base URL is not of the form http(s)://host[:port][/path]")]
     Base,
-    #[error("the relay does not pass on {0}: it lets through what agents need and what it can count")]
+    #[error(
+        "the relay does not forward {0}: it forwards only requests that agents need and that it can meter"
+    )]
     Path(String),
 }
 
 #[derive(Clone)]
-struct Guard(Arc<[Network]>);
+struct SsrfGuard(Arc<[Network]>);
 
-impl Guard {
+impl SsrfGuard {
     fn allows(&self, address: IpAddr) -> bool {
         is_public(address) || self.0.iter().any(|network| network.contains(address))
     }
 }
 
-impl Resolve for Guard {
+impl Resolve for SsrfGuard {
     fn resolve(&self, name: Name) -> Resolving {
         let (host, guard) = (name.as_str().to_owned(), self.clone());
         Box::pin(async move {
             let lookup = tokio::net::lookup_host((host.as_str(), 0));
-            let addresses: Vec<SocketAddr> = tokio::time::timeout(LOOKUP, lookup).await??.collect();
+            let addresses: Vec<SocketAddr> = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await??.collect();
             if addresses.iter().any(|address| !guard.allows(address.ip())) {
-                return Err(NotSent::Private(host).into());
+                return Err(RequestRefused::Private(host).into());
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
@@ -78,14 +80,14 @@ impl Upstream {
         Self {
             trusted: OnceLock::new(),
             guarded: OnceLock::new(),
-            guard: Guard(allowed.into()),
+            guard: SsrfGuard(allowed.into()),
         }
     }
 
     /// Built on demand: reading the system's certificates takes a while.
     fn trusted(&self) -> &Client {
         self.trusted
-            .get_or_init(|| builder().build().expect("a client is made of constants"))
+            .get_or_init(|| builder().build().expect("the client has constant settings"))
     }
 
     fn guarded(&self) -> &Client {
@@ -95,14 +97,14 @@ impl Upstream {
                 .no_proxy()
                 .dns_resolver(Arc::new(self.guard.clone()))
                 .build()
-                .expect("a client is made of constants")
+                .expect("the client has constant settings")
         })
     }
 
     /// The client and the URL for a request to `provider` for `rest`.
     ///
     /// # Errors
-    /// [`NotSent`].
+    /// [`RequestRefused`].
     pub fn target(
         &self,
         provider: Provider,
@@ -110,23 +112,24 @@ impl Upstream {
         method: &Method,
         rest: &str,
         query: Option<&str>,
-    ) -> Result<(&Client, Url), NotSent> {
+    ) -> Result<(&Client, Url), RequestRefused> {
         let rest = match provider {
             // Clients differ in whether the version is part of the base URL.
             Provider::Openai => rest.strip_prefix("/v1").unwrap_or(rest),
             Provider::Anthropic | Provider::Gemini => rest,
         };
-        if !passes(provider, method, rest) {
-            return Err(NotSent::Path(
+        if !is_allowed(provider, method, rest) {
+            return Err(RequestRefused::Path(
                 rest.chars().filter(|c| !c.is_control()).take(100).collect(),
             ));
         }
         // Parsed alone first: the path after it must not become part of its host.
-        let base = Url::parse(&credential.base_url).map_err(|_| NotSent::Base)?;
+        let base = Url::parse(&credential.base_url).map_err(|_| RequestRefused::Base)?;
         if !matches!(base.scheme(), "http" | "https") || base.query().is_some() || base.fragment().is_some() {
-            return Err(NotSent::Base);
+            return Err(RequestRefused::Base);
         }
-        let mut url = Url::parse(&format!("{}{rest}", credential.base_url)).map_err(|_| NotSent::Base)?;
+        let mut url =
+            Url::parse(&format!("{}{rest}", credential.base_url)).map_err(|_| RequestRefused::Base)?;
         url.set_query(query);
         if credential.trusted {
             return Ok((self.trusted(), url));
@@ -138,7 +141,7 @@ impl Upstream {
             Some(Host::Domain(_)) | None => None,
         };
         match address {
-            Some(address) if !self.guard.allows(address) => Err(NotSent::Private(address.to_string())),
+            Some(address) if !self.guard.allows(address) => Err(RequestRefused::Private(address.to_string())),
             _ => Ok((self.guarded(), url)),
         }
     }
@@ -149,16 +152,16 @@ fn builder() -> reqwest::ClientBuilder {
     // that embed the server, such as its tests, have not.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
-        .connect_timeout(CONNECT)
-        .read_timeout(SILENCE)
-        .pool_idle_timeout(KEPT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .redirect(Policy::none())
         .tcp_nodelay(true)
 }
 
 /// The endpoints that agents need of each provider. A key may open many more (files, batches, an
 /// organization's members), and a response that is fetched by a later request cannot be metered.
-fn passes(provider: Provider, method: &Method, rest: &str) -> bool {
+fn is_allowed(provider: Provider, method: &Method, rest: &str) -> bool {
     let plain = rest
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"/-._:".contains(&byte));
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_agents_need_passes_and_nothing_else() {
+    fn only_paths_of_agents_are_allowed() {
         let (post, get) = (Method::POST, Method::GET);
         for (provider, method, path, passed) in [
             (Provider::Anthropic, &post, "/v1/messages", true),
@@ -243,12 +246,12 @@ mod tests {
             ),
             (Provider::Gemini, &post, "/v1beta/files:generateContent", false),
         ] {
-            assert_eq!(passes(provider, method, path), passed, "{method} {path}");
+            assert_eq!(is_allowed(provider, method, path), passed, "{method} {path}");
         }
     }
 
     #[tokio::test]
-    async fn a_persons_address_leads_to_the_internet_and_the_operators_anywhere() {
+    async fn base_urls_of_users_must_be_public() {
         let upstream = upstream(&["198.51.100.0/24"]);
         let target = |base: &str, trusted| {
             upstream
@@ -273,7 +276,7 @@ mod tests {
             "http://[::ffff:10.0.0.1]",
         ] {
             assert!(
-                matches!(target(private, false), Err(NotSent::Private(_))),
+                matches!(target(private, false), Err(RequestRefused::Private(_))),
                 "{private}"
             );
         }
@@ -290,10 +293,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_to_this_machine_is_refused_when_it_is_looked_up() {
+    async fn names_that_resolve_to_private_addresses_are_refused() {
         let upstream = upstream(&[]);
         let name = "localhost".parse().unwrap();
         let refused = upstream.guard.resolve(name).await.err().expect("it is refused");
-        assert!(refused.downcast_ref::<NotSent>().is_some(), "{refused}");
+        assert!(refused.downcast_ref::<RequestRefused>().is_some(), "{refused}");
     }
 }

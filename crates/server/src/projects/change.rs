@@ -1,5 +1,5 @@
-//! Project changes: name, description, start command, size, image, and the repository until it is cloned. A change that a running sandbox only gets by a
-//! restart restarts it.
+//! Project changes: name, description, start command, size, image, and the repository until it is cloned. A change
+//! that applies only at a start restarts a running sandbox.
 
 use fsa_model::{api::ChangeProject, event::EventKind, limits::Adds, sandboxd::RepositoryState};
 use sqlx::PgConnection;
@@ -33,15 +33,15 @@ pub async fn change(core: &Core, caller: &Caller, project: &str, request: Change
     let fields = differences(&before, &after);
     if !fields.is_empty() {
         if fields.contains(&REPOSITORY) && is_cloned(&mut tx, &before).await? {
-            let sentence = "The repository is cloned already.";
-            return Err(Error::conflict(sentence).saying(format!(
+            let sentence = "The repository is already cloned.";
+            return Err(Error::conflict(sentence).with_message(format!(
                 "{sentence} Change its remote in the sandbox (`git remote set-url origin URL`), or create another \
                  project from the other repository."
             )));
         }
         projects::update(&mut tx, &after).await?;
-        let restarting = needs_restart(&fields) && environment::renew(&mut tx, before.id).await?;
-        if restarting && grows(&before, &after) {
+        let restarting = needs_restart(&fields) && environment::bump_generation(&mut tx, before.id).await?;
+        if restarting && needs_more_resources(&before, &after) {
             let adds = Adds {
                 projects: false,
                 running: true,
@@ -49,7 +49,7 @@ pub async fn change(core: &Core, caller: &Caller, project: &str, request: Change
             };
             quotas::check(&mut tx, &core.settings.limits, before.owner, adds)
                 .await
-                .map_err(|error| error.of(before.id))?;
+                .map_err(|error| error.with_project(before.id))?;
         }
         let message = if restarting {
             format!(
@@ -125,12 +125,12 @@ fn differences(before: &ProjectRow, after: &ProjectRow) -> Vec<&'static str> {
     .collect()
 }
 
-fn grows(before: &ProjectRow, after: &ProjectRow) -> bool {
-    let takes = |project: &ProjectRow| {
+fn needs_more_resources(before: &ProjectRow, after: &ProjectRow) -> bool {
+    let limits = |project: &ProjectRow| {
         let resources = project.size.resources();
         (resources.cpu_limit_millis, resources.memory_limit_mib)
     };
-    let (before, after) = (takes(before), takes(after));
+    let (before, after) = (limits(before), limits(after));
     after.0 > before.0 || after.1 > before.1
 }
 

@@ -48,7 +48,7 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
         .into_iter()
         .map(|(name, value)| (name, value.into()))
         .collect();
-    let names_no_database = environment::names_no_database(&variables);
+    let needs_database = environment::needs_database(&variables);
     let new = NewProject {
         id,
         owner: caller.user(),
@@ -74,7 +74,7 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
         let Some(repository) = &request.repository else {
             return Err(Error::invalid(
                 "gitCredential",
-                "it is for the repository, and there is none",
+                "it needs a repository, and the project has none",
             ));
         };
         git::store(
@@ -87,10 +87,11 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
         )
         .await?;
     }
-    if names_no_database {
+    if needs_database {
         databases::ensure(&mut tx, id, &resource, &password).await?;
     }
-    let sandbox = lifecycle::make(core, &mut tx, id, &resource, desired_state, &Variables::new()).await?;
+    let sandbox =
+        lifecycle::create_sandbox(core, &mut tx, id, &resource, desired_state, &Variables::new()).await?;
     let adds = Adds {
         projects: true,
         running: desired_state == DesiredState::Running,
@@ -120,15 +121,15 @@ pub(super) fn database_password(key_ring: &KeyRing, project: ProjectId) -> Vec<u
     )
 }
 
-fn region<'a>(core: &'a Core, desired_state: Option<&'a str>) -> Result<&'a str> {
-    let name = desired_state.unwrap_or_else(|| core.regions.default_name());
+fn region<'a>(core: &'a Core, name: Option<&'a str>) -> Result<&'a str> {
+    let name = name.unwrap_or_else(|| core.regions.default_name());
     match core.regions.get(name) {
         Some(_) => Ok(name),
         None => {
-            let there: Vec<_> = core.regions.iter().map(|region| region.name.as_str()).collect();
+            let names: Vec<_> = core.regions.iter().map(|region| region.name.as_str()).collect();
             Err(Error::invalid(
                 "region",
-                format!("there is no such region; there is {}", there.join(", ")),
+                format!("it must be one of {}", names.join(", ")),
             ))
         }
     }

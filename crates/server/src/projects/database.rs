@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Timeout for the region's answer on how to reach the database.
-const CREDENTIALS: std::time::Duration = std::time::Duration::from_secs(10);
+const CREDENTIALS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The project's database. With `reveal` it includes the connection string, which is audited first.
 ///
@@ -24,13 +24,13 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
     let project = projects::find::<Read>(&core.store, caller, project).await?;
     let database = databases::of(&core.store, &project)
         .await?
-        .ok_or_else(|| Error::not_found("database").of(project.id))?;
+        .ok_or_else(|| Error::not_found("database").with_project(project.id))?;
     let region = core.regions.get(&project.region).ok_or_else(|| {
         Error::unavailable(format!(
             "The region {} is not configured on this server.",
             project.region
         ))
-        .of(project.id)
+        .with_project(project.id)
     })?;
     let mut view = api::Database {
         provider: region.databases.provider().to_owned(),
@@ -39,9 +39,9 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
         connection_string: None,
     };
     if reveal {
-        project.also::<Write>()?;
+        project.with_permission::<Write>()?;
         if database.status != DatabaseStatus::Ready && !region.databases.predictable_credentials() {
-            return Err(Error::conflict("The database is not ready yet.").of(project.id));
+            return Err(Error::conflict("The database is not ready yet.").with_project(project.id));
         }
         let mut tx = core.store.begin().await?;
         let object = format!("project {}", project.id);
@@ -56,11 +56,11 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
             resource: database.resource,
             resources: project.size.resources(),
         };
-        let credentials = tokio::time::timeout(CREDENTIALS, region.databases.credentials(&spec))
+        let credentials = tokio::time::timeout(CREDENTIALS_TIMEOUT, region.databases.credentials(&spec))
             .await
-            .map_err(|_| Error::unavailable("The region does not say how the database is reached."))?
-            .map_err(|error| Error::from(error).of(project.id))?;
-        // The URL form of the previous system, which Prisma reads; in the sandbox the URL has no parameter.
+            .map_err(|_| Error::unavailable("The region did not return the credentials of the database."))?
+            .map_err(|error| Error::from(error).with_project(project.id))?;
+        // With the parameter that Prisma expects; in the sandbox the URL has no parameter.
         view.connection_string = Some(format!("{}?schema=public", credentials.url().expose_secret()));
     }
     Ok(view)

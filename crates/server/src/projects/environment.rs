@@ -95,7 +95,7 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
     let encrypted = projects::environment(&mut tx, project.id).await?;
     let variables = decrypt_project(&core.key_ring, project.id, &encrypted)?;
     if reveal {
-        project.also::<Write>()?;
+        project.with_permission::<Write>()?;
         audit::record(
             &mut tx,
             caller,
@@ -106,7 +106,7 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
         tx.commit().await?;
     }
     Ok(EnvironmentView {
-        env_vars: shown(&variables, reveal),
+        env_vars: env_vars(&variables, reveal),
         restarting: false,
     })
 }
@@ -189,19 +189,19 @@ async fn store(
     )?;
     if names.is_empty() {
         return Ok(EnvironmentView {
-            env_vars: shown(&after, false),
+            env_vars: env_vars(&after, false),
             restarting: false,
         });
     }
     let encrypted = encrypt_project(&core.key_ring, project.id, &after);
     projects::set_environment(&mut tx, project.id, &encrypted).await?;
-    if names_no_database(&after) {
+    if needs_database(&after) {
         // A project that was created with another database gets its own once it names none.
         let resource = ResourceName::generate(&project.name);
         let password = database_password(&core.key_ring, project.id);
         databases::ensure(&mut tx, project.id, &resource, &password).await?;
     }
-    let restarting = renew(&mut tx, project.id).await?;
+    let restarting = bump_generation(&mut tx, project.id).await?;
     let message = if restarting {
         "The environment was changed; the sandbox restarts with it."
     } else {
@@ -215,25 +215,25 @@ async fn store(
         core.hub.wake(Topic::DesiredState);
     }
     Ok(EnvironmentView {
-        env_vars: shown(&after, false),
+        env_vars: env_vars(&after, false),
         restarting,
     })
 }
 
 /// Gives the main sandbox a new generation if its desired state is running, so that workers update it. Returns whether
 /// it did.
-pub(super) async fn renew(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
+pub(super) async fn bump_generation(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
     match sandboxes::main_in(tx, project).await? {
         Some(sandbox) if sandbox.desired_state == DesiredState::Running => {
-            sandboxes::wish(tx, sandbox.id, DesiredState::Running, false).await?;
+            sandboxes::set_desired_state(tx, sandbox.id, DesiredState::Running, false).await?;
             Ok(true)
         }
         _ => Ok(false),
     }
 }
 
-/// Pure: whether a project with these variables needs a database of its own.
-pub(super) fn names_no_database(variables: &Variables) -> bool {
+/// Pure: whether a project with these variables needs its own database.
+pub(super) fn needs_database(variables: &Variables) -> bool {
     variables
         .get(DATABASE_URL)
         .is_none_or(|url| url.expose_secret().is_empty())
@@ -249,7 +249,7 @@ fn changed(before: &Variables, after: &Variables) -> Vec<String> {
     after.keys().chain(gone).filter(differs).cloned().collect()
 }
 
-pub(crate) fn shown(variables: &Variables, reveal: bool) -> BTreeMap<String, Option<String>> {
+pub(crate) fn env_vars(variables: &Variables, reveal: bool) -> BTreeMap<String, Option<String>> {
     variables
         .iter()
         .map(|(name, value)| (name.clone(), reveal.then(|| value.expose_secret().to_owned())))
@@ -262,7 +262,7 @@ fn write(variables: &Variables) -> SecretString {
         .map(|(name, value)| (name, value.expose_secret()))
         .collect();
     serde_json::to_string(&plain)
-        .expect("a map of text is written without fail")
+        .expect("a map of strings is serializable")
         .into()
 }
 
@@ -286,12 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn a_change_keeps_what_it_does_not_name() {
+    fn a_patch_keeps_other_variables() {
         let before = variables(&[("A", "1"), ("B", "2"), ("C", "3")]);
         let changes = [("A".to_owned(), None), ("B".to_owned(), Some("two".to_owned()))].into();
         let after = merged(before.clone(), changes);
         assert_eq!(
-            shown(&after, true),
+            env_vars(&after, true),
             [
                 ("B".to_owned(), Some("two".to_owned())),
                 ("C".to_owned(), Some("3".to_owned()))

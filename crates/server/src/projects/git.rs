@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The maximum length of a user name or password.
-const LONGEST: usize = 10_000;
+const MAX_LENGTH: usize = 10_000;
 
 /// The credential's user and repository, without its password.
 ///
@@ -56,7 +56,7 @@ pub async fn set(
         (None, None) => {
             return Err(Error::invalid(
                 "url",
-                "the project has no repository of its own, so say which one is meant",
+                "the project has no repository, so the URL is required",
             ));
         }
     };
@@ -103,8 +103,8 @@ pub(super) async fn store(
     password: &SecretString,
 ) -> Result<()> {
     for (field, text) in [("username", username), ("password", password.expose_secret())] {
-        if text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
-            let rule = format!("it has from 1 to {LONGEST} characters, and no control character");
+        if text.is_empty() || text.len() > MAX_LENGTH || text.chars().any(char::is_control) {
+            let rule = format!("it has from 1 to {MAX_LENGTH} characters, and no control character");
             return Err(Error::invalid(field, rule));
         }
     }
@@ -116,11 +116,11 @@ pub(super) async fn store(
 ///
 /// # Errors
 /// Not found.
-pub async fn forget(core: &Core, caller: &Caller, project: &str) -> Result<()> {
+pub async fn delete(core: &Core, caller: &Caller, project: &str) -> Result<()> {
     let found = projects::find::<Manage>(&core.store, caller, project).await?;
     let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
-    git::forget(&mut tx, project.id).await?;
+    git::delete(&mut tx, project.id).await?;
     audit::record(
         &mut tx,
         caller,

@@ -26,9 +26,9 @@ use crate::{
 
 /// A lifecycle action that a client requests for a project's sandbox.
 #[derive(Debug)]
-pub enum Ask {
+pub enum LifecycleAction {
     Start,
-    /// POST of the seed's API: creates, starts or restarts the sandbox, with variables on top of those of earlier
+    /// `POST /api/sandbox/{project}`: creates, starts or restarts the sandbox, and adds variables to those of earlier
     /// requests.
     StartOrRestart(Variables),
     Stop,
@@ -36,16 +36,16 @@ pub enum Ask {
     Terminate,
 }
 
-/// The effect of an [`Ask`] on the sandbox in its current state.
+/// The effect of a [`LifecycleAction`] on the sandbox in its current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
     /// It is the desired state already.
-    Nothing,
+    Unchanged,
     /// No sandbox exists, or it was terminated: create one.
-    Make,
-    Wish {
+    Create,
+    Update {
         desired_state: DesiredState,
-        anew: bool,
+        restart: bool,
     },
     /// The action does not apply in this state.
     Refuse(&'static str),
@@ -53,14 +53,14 @@ enum Decision {
 
 /// The state that a decision depends on.
 #[derive(Clone, Copy, Debug)]
-struct Now {
+struct CurrentState {
     desired_state: DesiredState,
     /// The newest generation was reached.
     reached: bool,
     failed: bool,
 }
 
-impl Now {
+impl CurrentState {
     fn of(row: &SandboxRow) -> Self {
         Self {
             desired_state: row.desired_state,
@@ -71,30 +71,34 @@ impl Now {
 }
 
 /// Pure. An action that is repeated after a failure is retried at once, as a new generation.
-fn decide(ask: &Ask, changes: bool, now: Option<Now>) -> Decision {
-    let wish = |desired_state, anew| Decision::Wish { desired_state, anew };
+fn decide(action: &LifecycleAction, changes: bool, now: Option<CurrentState>) -> Decision {
+    let update = |desired_state, restart| Decision::Update {
+        desired_state,
+        restart,
+    };
     let now = now.filter(|now| now.desired_state != DesiredState::Terminated);
-    match (ask, now) {
-        (Ask::Stop | Ask::Terminate, None) => {
-            Decision::Refuse("This project has no sandbox; it was terminated, or never made.")
+    match (action, now) {
+        (LifecycleAction::Stop | LifecycleAction::Terminate, None) => {
+            Decision::Refuse("This project has no sandbox; it was terminated, or never created.")
         }
-        (_, None) => Decision::Make,
-        (Ask::Terminate, Some(_)) => wish(DesiredState::Terminated, false),
-        (Ask::Stop, Some(now)) if now.desired_state == DesiredState::Stopped && !now.failed => {
-            Decision::Nothing
+        (_, None) => Decision::Create,
+        (LifecycleAction::Terminate, Some(_)) => update(DesiredState::Terminated, false),
+        (LifecycleAction::Stop, Some(now)) if now.desired_state == DesiredState::Stopped && !now.failed => {
+            Decision::Unchanged
         }
-        (Ask::Stop, Some(_)) => wish(DesiredState::Stopped, false),
-        (Ask::Start, Some(now)) if now.desired_state == DesiredState::Running && !now.failed => {
-            Decision::Nothing
+        (LifecycleAction::Stop, Some(_)) => update(DesiredState::Stopped, false),
+        (LifecycleAction::Start, Some(now)) if now.desired_state == DesiredState::Running && !now.failed => {
+            Decision::Unchanged
         }
-        (Ask::Start, Some(_)) => wish(DesiredState::Running, false),
-        (Ask::Restart, Some(_)) => wish(DesiredState::Running, true),
-        (Ask::StartOrRestart(_), Some(now)) => match (now.desired_state, now.failed, now.reached) {
+        (LifecycleAction::Start, Some(_)) => update(DesiredState::Running, false),
+        (LifecycleAction::Restart, Some(_)) => update(DesiredState::Running, true),
+        (LifecycleAction::StartOrRestart(_), Some(now)) => match (now.desired_state, now.failed, now.reached)
+        {
             // The start is in progress. A client that creates a project and then requests its sandbox must not discard
             // that work.
-            (DesiredState::Running, false, false) if !changes => Decision::Nothing,
-            (DesiredState::Running, false, true) => wish(DesiredState::Running, true),
-            _ => wish(DesiredState::Running, false),
+            (DesiredState::Running, false, false) if !changes => Decision::Unchanged,
+            (DesiredState::Running, false, true) => update(DesiredState::Running, true),
+            _ => update(DesiredState::Running, false),
         },
     }
 }
@@ -103,13 +107,18 @@ fn decide(ask: &Ask, changes: bool, now: Option<Now>) -> Decision {
 ///
 /// # Errors
 /// Not found; 409 where the action does not apply.
-pub async fn ask(core: &Core, caller: &Caller, project: &str, ask: Ask) -> Result<Overview> {
+pub async fn request(
+    core: &Core,
+    caller: &Caller,
+    project: &str,
+    action: LifecycleAction,
+) -> Result<Overview> {
     let found = projects::find::<Write>(&core.store, caller, project).await?;
     let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     let current = sandboxes::main_in(&mut tx, project.id).await?;
-    let changes = match (&ask, &current) {
-        (Ask::StartOrRestart(variables), Some(current))
+    let changes = match (&action, &current) {
+        (LifecycleAction::StartOrRestart(variables), Some(current))
             if current.desired_state != DesiredState::Terminated =>
         {
             add_variables(core, &mut tx, current.id, variables).await?
@@ -117,31 +126,37 @@ pub async fn ask(core: &Core, caller: &Caller, project: &str, ask: Ask) -> Resul
         _ => false,
     };
     let runs = |sandbox: &SandboxRow| sandbox.desired_state == DesiredState::Running;
-    let ran = current.as_ref().is_some_and(runs);
-    let decision = decide(&ask, changes, current.as_ref().map(Now::of));
+    let was_running = current.as_ref().is_some_and(runs);
+    let decision = decide(&action, changes, current.as_ref().map(CurrentState::of));
     let will_run = matches!(
         decision,
-        Decision::Make
-            | Decision::Wish {
+        Decision::Create
+            | Decision::Update {
                 desired_state: DesiredState::Running,
                 ..
             }
     );
     let sandbox = match (decision, current) {
-        (Decision::Refuse(why), _) => return Err(Error::conflict(why).of(project.id)),
-        (Decision::Wish { desired_state, anew }, Some(current)) => {
-            sandboxes::wish(&mut tx, current.id, desired_state, anew).await?;
+        (Decision::Refuse(why), _) => return Err(Error::conflict(why).with_project(project.id)),
+        (
+            Decision::Update {
+                desired_state,
+                restart,
+            },
+            Some(current),
+        ) => {
+            sandboxes::set_desired_state(&mut tx, current.id, desired_state, restart).await?;
             Some(current.id)
         }
-        (Decision::Make, _) => {
-            let variables = match &ask {
-                Ask::StartOrRestart(variables) => variables.clone(),
+        (Decision::Create, _) => {
+            let variables = match &action {
+                LifecycleAction::StartOrRestart(variables) => variables.clone(),
                 _ => Variables::new(),
             };
-            sandboxes::forget_gone(&mut tx, project.id).await?;
+            sandboxes::delete_terminated(&mut tx, project.id).await?;
             let name = ResourceName::generate(&project.name);
             Some(
-                make(
+                create_sandbox(
                     core,
                     &mut tx,
                     project.id,
@@ -154,7 +169,7 @@ pub async fn ask(core: &Core, caller: &Caller, project: &str, ask: Ask) -> Resul
         }
         _ => None,
     };
-    if will_run && !ran {
+    if will_run && !was_running {
         let adds = Adds {
             projects: false,
             running: true,
@@ -162,10 +177,10 @@ pub async fn ask(core: &Core, caller: &Caller, project: &str, ask: Ask) -> Resul
         };
         quotas::check(&mut tx, &core.settings.limits, project.owner, adds)
             .await
-            .map_err(|error| error.of(project.id))?;
+            .map_err(|error| error.with_project(project.id))?;
     }
     if let Some(sandbox) = sandbox {
-        events::append(&mut tx, event(&project, &ask, caller).of(sandbox)).await?;
+        events::append(&mut tx, event(&project, &action, caller).of(sandbox)).await?;
         tx.commit().await?;
         core.hub.wake(Topic::DesiredState);
     }
@@ -176,7 +191,7 @@ pub async fn ask(core: &Core, caller: &Caller, project: &str, ask: Ask) -> Resul
 ///
 /// # Errors
 /// The database does not answer.
-pub(super) async fn make(
+pub(super) async fn create_sandbox(
     core: &Core,
     tx: &mut PgConnection,
     project: ProjectId,
@@ -211,11 +226,11 @@ async fn add_variables(
     use secrecy::ExposeSecret as _;
     let encrypted = sandboxes::request_environment(tx, sandbox).await?;
     let mut all = environment::decrypt_request(&core.key_ring, sandbox, &encrypted)?;
-    let known = |(name, value): (&String, &secrecy::SecretString)| {
+    let is_unchanged = |(name, value): (&String, &secrecy::SecretString)| {
         all.get(name)
             .is_some_and(|had| had.expose_secret() == value.expose_secret())
     };
-    if variables.iter().all(known) {
+    if variables.iter().all(is_unchanged) {
         return Ok(false);
     }
     all.extend(variables.clone());
@@ -228,27 +243,24 @@ async fn add_variables(
     Ok(true)
 }
 
-fn event(project: &ProjectRow, ask: &Ask, caller: &Caller) -> NewEvent {
-    let (word, message) = match ask {
-        Ask::Start => ("start", "Asked to start the sandbox."),
-        Ask::StartOrRestart(_) => (
-            "startOrRestart",
-            "Asked to start the sandbox, or to start it anew.",
-        ),
-        Ask::Stop => ("stop", "Asked to stop the sandbox."),
-        Ask::Restart => ("restart", "Asked to start the sandbox anew."),
-        Ask::Terminate => (
+fn event(project: &ProjectRow, action: &LifecycleAction, caller: &Caller) -> NewEvent {
+    let (name, message) = match action {
+        LifecycleAction::Start => ("start", "Asked to start the sandbox."),
+        LifecycleAction::StartOrRestart(_) => ("startOrRestart", "Asked to start or restart the sandbox."),
+        LifecycleAction::Stop => ("stop", "Asked to stop the sandbox."),
+        LifecycleAction::Restart => ("restart", "Asked to restart the sandbox."),
+        LifecycleAction::Terminate => (
             "terminate",
             "Asked to terminate the sandbox; files and database stay.",
         ),
     };
     NewEvent::new(project, EventKind::LifecycleRequested, message)
-        .with(serde_json::json!({"action": word, "by": caller.login()}))
+        .with(serde_json::json!({"action": name, "by": caller.login()}))
 }
 
 /// The result of waiting for a desired state.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum WaitOutcome {
     /// The desired state was reached.
     Settled(Overview),
     /// Not reached yet, or an attempt failed for a reason that waiting does not change.
@@ -257,7 +269,7 @@ pub enum Outcome {
     Gone,
 }
 
-impl Outcome {
+impl WaitOutcome {
     /// 200 when reached, 202 when not, 204 when the project is gone.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -274,42 +286,44 @@ impl Outcome {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn settled(
+pub async fn wait_until_settled(
     core: &Core,
     caller: &Caller,
     project: ProjectId,
-    wished_at: DateTime<Utc>,
+    requested_at: DateTime<Utc>,
     deadline: Instant,
-) -> Result<Outcome> {
+) -> Result<WaitOutcome> {
     let id = project.to_string();
-    let mut interest = core.hub.interest(Topic::Project(project));
+    let mut subscription = core.hub.subscribe(Topic::Project(project));
     loop {
         let overview = match projects::overview(&core.store, caller, &id).await {
             Ok(overview) => overview,
-            Err(error) if error.status() == StatusCode::NOT_FOUND => return Ok(Outcome::Gone),
+            Err(error) if error.status() == StatusCode::NOT_FOUND => return Ok(WaitOutcome::Gone),
             Err(error) => return Err(error),
         };
         // A project under deletion is not done before its row is gone.
         let deleting = overview.project.deleted_at.is_some();
         match &overview.sandbox {
-            None if !deleting => return Ok(Outcome::Settled(overview)),
+            None if !deleting => return Ok(WaitOutcome::Settled(overview)),
             Some(sandbox) if sandbox.phase().is_stable() && !deleting => {
-                return Ok(Outcome::Settled(overview));
+                return Ok(WaitOutcome::Settled(overview));
             }
-            Some(sandbox) if is_hopeless(sandbox, wished_at) => return Ok(Outcome::Pending(overview)),
+            Some(sandbox) if needs_user_action(sandbox, requested_at) => {
+                return Ok(WaitOutcome::Pending(overview));
+            }
             _ => {}
         }
         tokio::select! {
-            () = interest.changed() => {}
-            () = tokio::time::sleep_until(deadline) => return Ok(Outcome::Pending(overview)),
-            () = core.shutdown.cancelled() => return Ok(Outcome::Pending(overview)),
+            () = subscription.changed() => {}
+            () = tokio::time::sleep_until(deadline) => return Ok(WaitOutcome::Pending(overview)),
+            () = core.shutdown.cancelled() => return Ok(WaitOutcome::Pending(overview)),
         }
     }
 }
 
 /// Whether the last attempt was made after the action and failed for a reason that only the user can change.
-fn is_hopeless(sandbox: &SandboxRow, wished_at: DateTime<Utc>) -> bool {
-    sandbox.observed_at.is_some_and(|at| at > wished_at)
+fn needs_user_action(sandbox: &SandboxRow, requested_at: DateTime<Utc>) -> bool {
+    sandbox.observed_at.is_some_and(|at| at > requested_at)
         && sandbox
             .failure
             .as_ref()
@@ -320,82 +334,98 @@ fn is_hopeless(sandbox: &SandboxRow, wished_at: DateTime<Utc>) -> bool {
 mod tests {
     use super::*;
 
-    const ON_ITS_WAY: Now = Now {
+    const STARTING: CurrentState = CurrentState {
         desired_state: DesiredState::Running,
         reached: false,
         failed: false,
     };
-    const RUNNING: Now = Now {
+    const RUNNING: CurrentState = CurrentState {
         desired_state: DesiredState::Running,
         reached: true,
         failed: false,
     };
-    const FAILING: Now = Now {
+    const FAILED: CurrentState = CurrentState {
         desired_state: DesiredState::Running,
         reached: false,
         failed: true,
     };
-    const STOPPED: Now = Now {
+    const STOPPED: CurrentState = CurrentState {
         desired_state: DesiredState::Stopped,
         reached: true,
         failed: false,
     };
-    const TERMINATED: Now = Now {
+    const TERMINATED: CurrentState = CurrentState {
         desired_state: DesiredState::Terminated,
         reached: true,
         failed: false,
     };
 
-    fn start_or_restart() -> Ask {
-        Ask::StartOrRestart(Variables::new())
+    fn start_or_restart() -> LifecycleAction {
+        LifecycleAction::StartOrRestart(Variables::new())
     }
 
     #[test]
-    fn a_wish_that_stands_changes_nothing() {
-        assert_eq!(decide(&Ask::Start, false, Some(RUNNING)), Decision::Nothing);
-        assert_eq!(decide(&Ask::Start, false, Some(ON_ITS_WAY)), Decision::Nothing);
-        assert_eq!(decide(&Ask::Stop, false, Some(STOPPED)), Decision::Nothing);
+    fn a_repeated_action_changes_nothing() {
         assert_eq!(
-            decide(&start_or_restart(), false, Some(ON_ITS_WAY)),
-            Decision::Nothing
+            decide(&LifecycleAction::Start, false, Some(RUNNING)),
+            Decision::Unchanged
+        );
+        assert_eq!(
+            decide(&LifecycleAction::Start, false, Some(STARTING)),
+            Decision::Unchanged
+        );
+        assert_eq!(
+            decide(&LifecycleAction::Stop, false, Some(STOPPED)),
+            Decision::Unchanged
+        );
+        assert_eq!(
+            decide(&start_or_restart(), false, Some(STARTING)),
+            Decision::Unchanged
         );
     }
 
     #[test]
-    fn a_wish_that_failed_is_tried_again_at_once() {
-        let again = Decision::Wish {
+    fn a_repeated_action_after_a_failure_retries() {
+        let retry = Decision::Update {
             desired_state: DesiredState::Running,
-            anew: false,
+            restart: false,
         };
-        assert_eq!(decide(&Ask::Start, false, Some(FAILING)), again);
-        assert_eq!(decide(&start_or_restart(), false, Some(FAILING)), again);
+        assert_eq!(decide(&LifecycleAction::Start, false, Some(FAILED)), retry);
+        assert_eq!(decide(&start_or_restart(), false, Some(FAILED)), retry);
     }
 
     #[test]
-    fn what_runs_is_started_anew_only_when_that_is_asked() {
-        let anew = Decision::Wish {
+    fn a_running_sandbox_restarts_only_on_request() {
+        let restart = Decision::Update {
             desired_state: DesiredState::Running,
-            anew: true,
+            restart: true,
         };
-        assert_eq!(decide(&Ask::Restart, false, Some(RUNNING)), anew);
-        assert_eq!(decide(&start_or_restart(), false, Some(RUNNING)), anew);
+        assert_eq!(decide(&LifecycleAction::Restart, false, Some(RUNNING)), restart);
+        assert_eq!(decide(&start_or_restart(), false, Some(RUNNING)), restart);
         assert_eq!(
-            decide(&start_or_restart(), true, Some(ON_ITS_WAY)),
-            Decision::Wish {
+            decide(&start_or_restart(), true, Some(STARTING)),
+            Decision::Update {
                 desired_state: DesiredState::Running,
-                anew: false
+                restart: false
             }
         );
     }
 
     #[test]
-    fn what_was_terminated_is_made_again_and_cannot_be_stopped() {
+    fn a_terminated_sandbox_is_recreated_and_cannot_be_stopped() {
         for now in [None, Some(TERMINATED)] {
-            for ask in [Ask::Start, Ask::Restart, start_or_restart()] {
-                assert_eq!(decide(&ask, false, now), Decision::Make, "{ask:?}");
+            for action in [
+                LifecycleAction::Start,
+                LifecycleAction::Restart,
+                start_or_restart(),
+            ] {
+                assert_eq!(decide(&action, false, now), Decision::Create, "{action:?}");
             }
-            for ask in [Ask::Stop, Ask::Terminate] {
-                assert!(matches!(decide(&ask, false, now), Decision::Refuse(_)), "{ask:?}");
+            for action in [LifecycleAction::Stop, LifecycleAction::Terminate] {
+                assert!(
+                    matches!(decide(&action, false, now), Decision::Refuse(_)),
+                    "{action:?}"
+                );
             }
         }
     }

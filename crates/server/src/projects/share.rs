@@ -43,9 +43,9 @@ pub async fn share(
     }
     let mut tx = core.store.begin().await?;
     let project = project_access::lock(&mut tx, project).await?;
-    let (user, login) = members::person(&mut tx, user).await?;
+    let (user, login) = members::find_user(&mut tx, user).await?;
     if user == project.owner {
-        return Err(Error::conflict(format!("{login} owns this project.")).of(project.id));
+        return Err(Error::conflict(format!("{login} owns this project.")).with_project(project.id));
     }
     let before = members::set(&mut tx, project.id, user, role).await?;
     if before != Some(role) {
@@ -59,7 +59,7 @@ pub async fn share(
         );
         events::append(&mut tx, event).await?;
         tx.commit().await?;
-        look_again(core, project.id, user);
+        wake_subscribers(core, project.id, user);
     }
     members::list(&core.store, project.id).await
 }
@@ -75,18 +75,18 @@ pub async fn unshare(core: &Core, project: &Authorized<Read>, user: &str) -> Res
     let is_own = user == caller.login() || user.parse() == Ok(caller.user());
     let mut tx = core.store.begin().await?;
     if !is_own {
-        project_access::lock(&mut tx, &project.also::<Manage>()?).await?;
+        project_access::lock(&mut tx, &project.with_permission::<Manage>()?).await?;
     }
-    let (gone, login) = members::remove(&mut tx, project.id, user)
+    let (removed, login) = members::remove(&mut tx, project.id, user)
         .await?
-        .ok_or_else(|| Error::not_found("member").of(project.id))?;
+        .ok_or_else(|| Error::not_found("member").with_project(project.id))?;
     let object = format!("project {} with {login}", project.id);
     audit::record(&mut tx, caller, "project.unshare", object).await?;
     let message = format!("The project is no longer shared with {login}.");
-    let event = changed(project, message, serde_json::json!({"user": login, "role": null})).lost_by(gone);
+    let event = changed(project, message, serde_json::json!({"user": login, "role": null})).lost_by(removed);
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    look_again(core, project.id, gone);
+    wake_subscribers(core, project.id, removed);
     Ok(())
 }
 
@@ -97,7 +97,7 @@ fn changed<R: Permission>(project: &Authorized<R>, message: String, member: serd
 }
 
 /// Wakes subscribers in this process without waiting for its own notification.
-fn look_again(core: &Core, project: ProjectId, user: UserId) {
+fn wake_subscribers(core: &Core, project: ProjectId, user: UserId) {
     core.hub.wake(Topic::Credentials(user));
     core.hub.wake(Topic::Project(project));
 }

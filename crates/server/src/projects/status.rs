@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// The maximum number of ports shown. A sandbox could report any number.
-const PORTS_SHOWN: usize = 100;
+const MAX_PORTS: usize = 100;
 /// The maximum length, in characters, of text that a sandbox reports about itself.
-const WORDS_SHOWN: usize = 64;
+const MAX_TEXT: usize = 64;
 
 /// A project, with its main sandbox.
 #[must_use]
@@ -52,7 +52,7 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
     let row = overview.sandbox.as_ref()?;
     let phase = row.phase();
     // sandboxd's last report is outdated once it stopped.
-    let said = row
+    let report = row
         .status
         .as_ref()
         .filter(|_| matches!(phase, Phase::Running | Phase::Updating | Phase::Error));
@@ -73,11 +73,11 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
                 _ => overview.project.id.to_string(),
             }
         ),
-        ports: said
+        ports: report
             .map(|status| ports(settings, overview, status))
             .unwrap_or_default(),
-        start_command: said.map(|status| status.start_command.clone()),
-        repository: said.map(|status| status.repository.clone()),
+        start_command: report.map(|status| status.start_command.clone()),
+        repository: report.map(|status| status.repository.clone()),
         error: error(row),
         created_at: row.created_at,
         updated_at: last_change(row),
@@ -98,10 +98,10 @@ fn ports(settings: &Settings, overview: &Overview, status: &Status) -> Vec<Port>
     status
         .ports
         .iter()
-        .take(PORTS_SHOWN)
+        .take(MAX_PORTS)
         .map(|listening| Port {
             port: listening.port,
-            process: listening.process.as_deref().map(shown),
+            process: listening.process.as_deref().map(bounded_text),
             url: port_url(settings, overview, listening.port),
             sharing: overview.shares.get(&listening.port).copied().unwrap_or_default(),
             host_header: HostHeader::default(),
@@ -122,10 +122,6 @@ fn last_change(row: &SandboxRow) -> DateTime<Utc> {
         .map_or(row.updated_at, |observed| observed.max(row.updated_at))
 }
 
-fn shown(words: &str) -> String {
-    words
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(WORDS_SHOWN)
-        .collect()
+fn bounded_text(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }

@@ -30,7 +30,7 @@ pub fn name(text: &str) -> Result<ProjectName> {
             "xn is reserved, because xn-- begins an encoded host name",
         )),
         Ok(name) => Ok(name),
-        Err(refused) => Err(Error::invalid("name", PROJECT_NAME_RULE).suggesting(refused.suggestion)),
+        Err(refused) => Err(Error::invalid("name", PROJECT_NAME_RULE).with_suggestion(refused.suggestion)),
     }
 }
 
@@ -50,8 +50,8 @@ pub fn image(template: Option<&str>, image: Option<&str>) -> Result<Option<Image
         (Some(_), None) => Err(Error::invalid(
             "template",
             format!(
-                "there is {}; any other image is given as image",
-                TEMPLATES.join(" and ")
+                "it must be {}; give any other image as `image`",
+                TEMPLATES.join(" or ")
             ),
         )),
         (None, Some(reference)) => {
@@ -72,7 +72,7 @@ pub fn image_reference(field: &str, text: &str) -> Result<()> {
     } else {
         Err(Error::invalid(
             field,
-            "an image is named like registry.example/name:tag, name:tag or name@sha256:…, or as it was imported",
+            "it must be a reference like registry.example/name:tag, name:tag or name@sha256:…, or the name of an imported image",
         ))
     }
 }
@@ -82,41 +82,41 @@ pub fn image_reference(field: &str, text: &str) -> Result<()> {
 /// # Errors
 /// 422 with the rule.
 pub fn repository(repository: &Repository) -> Result<()> {
-    let refused = |rule: &str| Err(Error::invalid("repository.url", rule));
+    let invalid = |rule: &str| Err(Error::invalid("repository.url", rule));
     let text = repository.url.as_str();
     if text.len() > 2000 {
-        return refused("it is longer than 2000 characters");
+        return invalid("it is longer than 2000 characters");
     }
     let scp_like = !text.contains("://") && text.contains(':');
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(_) if scp_like => {
-            return refused("git over ssh is not supported yet; use the https:// form of the address");
+            return invalid("git over ssh is not supported yet; use the https:// form of the address");
         }
-        Err(_) => return refused("it is not a URL like https://host/owner/name"),
+        Err(_) => return invalid("it is not a URL like https://host/owner/name"),
     };
     match url.scheme() {
         "https" | "http" => {}
         "ssh" | "git+ssh" => {
-            return refused("git over ssh is not supported yet; use the https:// form of the address");
+            return invalid("git over ssh is not supported yet; use the https:// form of the address");
         }
-        _ => return refused("only https:// and http:// addresses can be cloned"),
+        _ => return invalid("only https:// and http:// addresses can be cloned"),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return refused(
-            "user and password do not belong into the address, where everybody who sees the project reads them",
+        return invalid(
+            "the address must not contain a user or password, because all members of the project can read it",
         );
     }
     if url.host_str().is_none_or(str::is_empty) || url.fragment().is_some() {
-        return refused("it is not a URL like https://host/owner/name");
+        return invalid("it is not a URL like https://host/owner/name");
     }
     if text.starts_with('-') || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return refused("it holds characters that do not belong into a URL");
+        return invalid("it contains characters that a URL must not have");
     }
     match repository.branch.as_deref() {
         Some(branch) if !is_branch(branch) => Err(Error::invalid(
             "repository.branch",
-            "it is not a branch's name as git takes it (git check-ref-format)",
+            "it is not a valid branch name (git check-ref-format)",
         )),
         _ => Ok(()),
     }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_cloned_without_a_secret_is_taken() {
+    fn only_http_urls_without_credentials_are_accepted() {
         for url in [
             "https://example.org/a/b",
             "http://127.0.0.1:3000/a.git",
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_is_never_an_option_to_git() {
+    fn branch_names_that_look_like_options_are_rejected() {
         for branch in ["main", "feature/a-b", "v1.2"] {
             assert!(is_branch(branch), "{branch}");
         }
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_variable_is_named_and_a_wrong_project_name_gets_a_suggestion() {
+    fn invalid_variables_are_named_and_invalid_names_get_a_suggestion() {
         let refused = variables([("A-B", "x")]).unwrap_err();
         assert_eq!(refused.field().unwrap().name, "envVars.A-B");
         let value = "x".repeat(100 * 1024);

@@ -14,13 +14,13 @@ use super::{
 use crate::store::leases::Claim;
 
 /// sandboxd needs milliseconds to become ready; a machine that starts fifty at once, or a cluster, needs more.
-const READY: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A step with its specs.
 pub type ReadyStep = Step<Arc<SandboxSpec>, Arc<DatabaseSpec>>;
 
 /// sandboxd's status when its terminal was ready, and the stream of later ones.
-pub type Ready = (Status, StatusStream);
+pub type ReadyStatus = (Status, StatusStream);
 
 /// Applies one step for a claimed sandbox. A step that waits for sandboxd puts its status into `ready`.
 ///
@@ -30,7 +30,7 @@ pub async fn apply(
     shared: &Shared,
     claim: &Claim,
     region: &Region,
-    ready: &Mutex<Option<Ready>>,
+    ready: &Mutex<Option<ReadyStatus>>,
     step: ReadyStep,
 ) -> fsa_driver::Result<()> {
     let reference = claim.sandbox.reference();
@@ -46,7 +46,7 @@ pub async fn apply(
         }
         Action::AwaitTerminal(spec) => {
             let sandboxd = SandboxdClient::new(&**driver, &spec.sandbox, &spec.control_token);
-            let watch = sandboxd.await_ready(READY).await?;
+            let watch = sandboxd.await_ready(READY_TIMEOUT).await?;
             driver.await_serving(&spec.sandbox).await?;
             *ready.lock() = Some(watch);
             Ok(())

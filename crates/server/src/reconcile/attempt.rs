@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use super::{
     Shared,
     apply_step::{ReadyStep, apply},
-    execute::{Execution, Progress},
-    observe::{self, Look},
+    execute::{Execution, StepProgress},
+    observe::{self, Observation},
     plan,
     stages::Stages,
     step::StepKind,
@@ -29,13 +29,13 @@ use super::{
 use crate::store::{
     events::PendingEvent,
     leases::Claim,
-    observed::{self, Interim},
+    observed::{self, AttemptProgress},
 };
 
 /// How long stage changes are batched before they are written.
-const GATHER: Duration = Duration::from_millis(25);
+const WRITE_DELAY: Duration = Duration::from_millis(25);
 /// Most rounds of observing and planning; [`plan`] needs three when every step has its effect.
-const ROUNDS: usize = 5;
+const MAX_ROUNDS: usize = 5;
 
 /// Why an attempt was interrupted.
 #[derive(Debug)]
@@ -61,11 +61,11 @@ pub enum Verdict {
     Waiting,
     Failed(Failure),
     /// The container repeatedly ends soon after its start, so it is not restarted for a while.
-    Resting(Failure, Duration),
+    BackingOff(Failure, Duration),
 }
 
 /// Whether this attempt still owned the row at an interim write; on an error, the events that were not written.
-type Told = Result<bool, (sqlx::Error, Vec<PendingEvent>)>;
+type ProgressWrite = Result<bool, (sqlx::Error, Vec<PendingEvent>)>;
 
 /// An attempt in progress, with its results so far.
 pub struct Attempt<'a> {
@@ -83,7 +83,7 @@ pub struct Attempt<'a> {
     pub restarted: bool,
     /// This attempt started the container.
     pub started: bool,
-    happenings: Vec<PendingEvent>,
+    pending_events: Vec<PendingEvent>,
     /// The failure of the first step that failed.
     failure: Option<Failure>,
     notified_phase: Option<Phase>,
@@ -103,7 +103,7 @@ impl<'a> Attempt<'a> {
             database_ready: false,
             restarted: false,
             started: false,
-            happenings: Vec::new(),
+            pending_events: Vec::new(),
             failure: None,
             notified_phase: claim.notified_phase,
         }
@@ -113,7 +113,7 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// [`Interruption`]: this attempt has no result.
-    pub async fn pursue(&mut self) -> Result<Verdict, Interruption> {
+    pub async fn run(&mut self) -> Result<Verdict, Interruption> {
         let name = &self.claim.project.region;
         let Some(region) = self.shared.core.regions.get(name) else {
             return Ok(Verdict::Failed(Failure::new(
@@ -122,44 +122,44 @@ impl<'a> Attempt<'a> {
             )));
         };
         let mut unstuck = false;
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             self.shared.take_requeue(self.claim.sandbox.id);
-            let look = match Look::take(self.shared, region, self.claim, unstuck).await {
-                Ok(look) => look,
+            let observation = match Observation::observe(self.shared, region, self.claim, unstuck).await {
+                Ok(observation) => observation,
                 Err(failure) => return Ok(Verdict::Failed(failure)),
             };
-            let rest = look.rest(self.claim);
-            self.take_note(&look);
-            if let Some((failure, rest)) = rest {
-                return Ok(Verdict::Resting(failure, rest));
+            let restart_delay = observation.restart_delay(self.claim);
+            self.update_from(&observation);
+            if let Some((failure, delay)) = restart_delay {
+                return Ok(Verdict::BackingOff(failure, delay));
             }
-            self.report_losses(&look).await?;
-            let steps = plan::plan(&look.desired, &look.observed);
-            let partial = plan::is_partial(&look.desired, &steps);
+            self.report_losses(&observation).await?;
+            let steps = plan::plan(&observation.desired, &observation.observed);
+            let partial = plan::is_partial(&observation.desired, &steps);
             unstuck |= steps.iter().any(|step| step.kind() == StepKind::StopContainer);
             if !steps.is_empty() {
-                self.execute(region, &look, steps).await?;
+                self.execute(region, &observation, steps).await?;
             }
             if let Some(failure) = self.failure.take() {
-                self.see_what_is_left(region).await;
+                self.observe_after_failure(region).await;
                 return Ok(Verdict::Failed(failure));
             }
-            if let Some(failure) = look.database_failure {
+            if let Some(failure) = observation.database_failure {
                 return Ok(Verdict::Failed(failure));
             }
             if !partial {
-                return Ok(self.judge(region, &look).await);
+                return Ok(self.evaluate(region, &observation).await);
             }
         }
         Ok(Verdict::Failed(Failure::new(
             FailureKind::Internal,
-            "Every step succeeded, but the sandbox is not in its desired state yet. It is tried again.",
+            "Every step succeeded, but the sandbox is not in its desired state yet. Retrying.",
         )))
     }
 
     /// Updates the recorded state from the observation.
-    fn take_note(&mut self, look: &Look) {
-        let observed = &look.observed;
+    fn update_from(&mut self, observation: &Observation) {
+        let observed = &observation.observed;
         self.container = match observed.container {
             // A container with processes may not be usable yet. One that was usable and still has processes is.
             ContainerState::Starting | ContainerState::Running => {
@@ -171,23 +171,23 @@ impl<'a> Attempt<'a> {
             }
             other => other,
         };
-        if look.desired.state != DesiredState::Running {
+        if observation.desired.state != DesiredState::Running {
             return;
         }
-        let right = observed.runs() && look.desired.accepts(observed.digest.as_deref());
-        if right {
+        let is_current = observed.runs() && observation.desired.accepts(observed.digest.as_deref());
+        if is_current {
             self.digest.clone_from(&observed.digest);
         }
         self.database_ready = observed.database == Some(ObservedDatabase::Ready);
-        let answered = right && self.stages.state(Stage::TerminalReady) == StageState::Done;
+        let answered = is_current && self.stages.state(Stage::TerminalReady) == StageState::Done;
         for (stage, done) in [
             (
                 Stage::DatabaseReady,
-                look.desired.database.is_none() || self.database_ready,
+                observation.desired.database.is_none() || self.database_ready,
             ),
-            (Stage::ContainerReady, right),
+            (Stage::ContainerReady, is_current),
             (Stage::NetworkReady, observed.network),
-            (Stage::TerminalReady, answered || right && observed.terminal),
+            (Stage::TerminalReady, answered || is_current && observed.terminal),
         ] {
             if done {
                 self.stages.set(stage, StageState::Done, None);
@@ -195,52 +195,59 @@ impl<'a> Attempt<'a> {
                 self.stages.pending(&[stage]);
             }
         }
-        if !right {
+        if !is_current {
             self.stages.pending(&[Stage::Ready]);
         }
-        if let Some(failure) = &look.database_failure {
+        if let Some(failure) = &observation.database_failure {
             self.stages.failed(StepKind::EnsureDatabase, &failure.message);
         }
     }
 
     /// Reports what went missing, before it is created again.
-    async fn report_losses(&mut self, look: &Look) -> Result<(), Interruption> {
-        self.restarted |= look.has_ended();
-        let found = plan::repairs(&look.desired, &look.observed);
+    async fn report_losses(&mut self, observation: &Observation) -> Result<(), Interruption> {
+        self.restarted |= observation.has_ended();
+        let found = plan::repairs(&observation.desired, &observation.observed);
         if !found.is_empty() {
-            let mut message = format!("The sandbox was not as it should be: {}.", found.join("; "));
-            if let Some(said) = look.reported.as_ref().filter(|_| !look.observed.runs()) {
-                message.push_str(" The data plane says: ");
-                message.push_str(said.message.trim_end_matches('.'));
+            let mut message = format!(
+                "The sandbox differed from its desired state: {}.",
+                found.join("; ")
+            );
+            if let Some(reported) = observation
+                .reported
+                .as_ref()
+                .filter(|_| !observation.observed.runs())
+            {
+                message.push_str(" The data plane reported: ");
+                message.push_str(reported.message.trim_end_matches('.'));
                 message.push('.');
             }
-            message.push_str(" It is put right.");
-            tracing::warn!(sandbox = %self.claim.sandbox.resource, ?found, "a sandbox is put right");
+            message.push_str(" It is being repaired.");
+            tracing::warn!(sandbox = %self.claim.sandbox.resource, ?found, "repairing a sandbox");
             self.shared.metrics.repaired();
-            let data = json!({"found": found, "said": look.reported});
-            self.happenings
+            let data = json!({"found": found, "reported": observation.reported});
+            self.pending_events
                 .push(PendingEvent::new(EventKind::Repaired, message, data));
         }
-        let was_there = self
+        let existed = self
             .claim
             .database
             .as_ref()
             .is_some_and(|claimed| claimed.ever_ready);
-        if was_there
-            && look.observed.database == Some(ObservedDatabase::Absent)
-            && let Some(database) = &look.desired.database
+        if existed
+            && observation.observed.database == Some(ObservedDatabase::Absent)
+            && let Some(database) = &observation.desired.database
         {
             let name = database.role();
-            let happening = PendingEvent::new(
+            let pending_event = PendingEvent::new(
                 EventKind::DatabaseLost,
                 format!(
-                    "The database {name} is gone, and with it everything that was in it. A new, empty one is \
-                     made; restore its content from a backup, if there is one."
+                    "The database {name} is gone with all of its content. A new, empty one is being \
+                     created; restore the content from a backup, if there is one."
                 ),
                 json!({"name": name}),
             );
-            if observed::report_lost_database(&self.shared.core.store, self.claim, happening).await? {
-                tracing::error!(project = %self.claim.project.id, database = name, "a project's database is gone");
+            if observed::report_lost_database(&self.shared.core.store, self.claim, pending_event).await? {
+                tracing::error!(project = %self.claim.project.id, database = name, "a project's database is lost");
             }
         }
         Ok(())
@@ -250,7 +257,7 @@ impl<'a> Attempt<'a> {
     async fn execute(
         &mut self,
         region: &Region,
-        look: &Look,
+        observation: &Observation,
         steps: Vec<ReadyStep>,
     ) -> Result<(), Interruption> {
         let (shared, claim) = (self.shared, self.claim);
@@ -261,31 +268,31 @@ impl<'a> Attempt<'a> {
             .collect();
         let mut execution = Execution::new(steps, region.databases.predictable_credentials());
         let mut write_at: Option<Instant> = None;
-        let mut writing: Option<BoxFuture<'_, Told>> = None;
+        let mut writing: Option<BoxFuture<'_, ProgressWrite>> = None;
         loop {
             let due = write_at.filter(|_| writing.is_none());
             tokio::select! {
                 biased;
                 written = finished(&mut writing) => {
                     writing = None;
-                    self.told(written)?;
+                    self.progress_written(written)?;
                 }
                 progress = execution.next() => {
                     let Some(progress) = progress else { break };
-                    let failed = matches!(progress, Progress::Failed(..));
-                    self.moved(progress, look);
-                    let at = Instant::now() + if failed { Duration::ZERO } else { GATHER };
+                    let failed = matches!(progress, StepProgress::Failed(..));
+                    self.step_progressed(progress, observation);
+                    let at = Instant::now() + if failed { Duration::ZERO } else { WRITE_DELAY };
                     write_at = Some(write_at.map_or(at, |earlier| earlier.min(at)));
                 },
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     write_at = None;
-                    writing = Some(self.tell());
+                    writing = Some(self.write_progress());
                 }
             }
         }
         drop(execution);
         if let Some(writing) = writing {
-            self.told(writing.await)?;
+            self.progress_written(writing.await)?;
         }
         if let Some((status, changes)) = ready.into_inner() {
             self.status = Some(watch::bounded(status.clone()));
@@ -294,16 +301,16 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    fn moved(&mut self, progress: Progress, look: &Look) {
+    fn step_progressed(&mut self, progress: StepProgress, observation: &Observation) {
         match progress {
-            Progress::Began(kind) => self.stages.began(kind),
-            Progress::Done(kind) => {
+            StepProgress::Began(kind) => self.stages.began(kind),
+            StepProgress::Done(kind) => {
                 self.stages.done(kind);
                 match kind {
-                    StepKind::EnsureDatabase => self.database_made(look),
+                    StepKind::EnsureDatabase => self.database_created(observation),
                     StepKind::EnsureContainer => {
                         self.started = true;
-                        self.digest = look.desired.spec.as_ref().map(|spec| spec.digest.clone());
+                        self.digest = observation.desired.spec.as_ref().map(|spec| spec.digest.clone());
                         // A replaced container stays reported as running: its phase is UPDATING.
                         if self.container != ContainerState::Running {
                             self.container = ContainerState::Starting;
@@ -321,7 +328,7 @@ impl<'a> Attempt<'a> {
                     StepKind::EnsureNetwork | StepKind::RemoveVolume | StepKind::DropDatabase => {}
                 }
             }
-            Progress::Failed(kind, error) => {
+            StepProgress::Failed(kind, error) => {
                 tracing::warn!(
                     sandbox = %self.claim.sandbox.resource,
                     step = ?kind,
@@ -336,39 +343,39 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn database_made(&mut self, look: &Look) {
+    fn database_created(&mut self, observation: &Observation) {
         self.database_ready = true;
-        let (Some(claimed), Some(database)) = (&self.claim.database, &look.desired.database) else {
+        let (Some(claimed), Some(database)) = (&self.claim.database, &observation.desired.database) else {
             return;
         };
         let name = database.role();
         let was_lost = claimed.row.status == DatabaseStatus::Lost
-            || claimed.ever_ready && look.observed.database == Some(ObservedDatabase::Absent);
+            || claimed.ever_ready && observation.observed.database == Some(ObservedDatabase::Absent);
         let (kind, message) = if was_lost {
             (
                 EventKind::DatabaseCreated,
-                format!("A new, empty database {name} was made in place of the one that was lost."),
+                format!("A new, empty database {name} was created to replace the lost one."),
             )
         } else if claimed.ever_ready {
             (
                 EventKind::Repaired,
-                format!("The database {name} takes connections again."),
+                format!("The database {name} accepts connections again."),
             )
         } else {
             (
                 EventKind::DatabaseCreated,
-                format!("The database {name} was made."),
+                format!("The database {name} was created."),
             )
         };
-        self.happenings
+        self.pending_events
             .push(PendingEvent::new(kind, message, json!({"name": name})));
     }
 
     /// A future that writes every change so far, to run beside the steps.
-    fn tell(&mut self) -> BoxFuture<'a, Told> {
+    fn write_progress(&mut self) -> BoxFuture<'a, ProgressWrite> {
         let (shared, claim) = (self.shared, self.claim);
         let phase = self.phase(false, self.failure.is_some() || claim.sandbox.failure.is_some());
-        let happenings = self.take_happenings(phase);
+        let pending_events = self.take_events(phase);
         let (container, conditions) = (self.container, self.stages.all().to_vec());
         let (failure, database_ready) = (self.failure.clone(), self.database_ready);
         let attempts = claim
@@ -376,7 +383,7 @@ impl<'a> Attempt<'a> {
             .attempts
             .saturating_add(i32::from(failure.is_some()));
         async move {
-            let interim = Interim {
+            let progress = AttemptProgress {
                 container,
                 conditions: &conditions,
                 failure: failure.as_ref(),
@@ -384,23 +391,23 @@ impl<'a> Attempt<'a> {
                 phase,
                 database_ready,
             };
-            let kept = happenings.clone();
-            observed::tell(&shared.core.store, claim, interim, happenings)
+            let unwritten = pending_events.clone();
+            observed::write_progress(&shared.core.store, claim, progress, pending_events)
                 .await
-                .map_err(|error| (error, kept))
+                .map_err(|error| (error, unwritten))
         }
         .boxed()
     }
 
     /// Handles the result of an interim write. On a database error the steps go on: the last write has everything.
-    fn told(&mut self, told: Told) -> Result<(), Interruption> {
-        match told {
+    fn progress_written(&mut self, written: ProgressWrite) -> Result<(), Interruption> {
+        match written {
             Ok(true) => Ok(()),
             Ok(false) => Err(Interruption::Superseded),
-            Err((error, mut kept)) => {
-                tracing::warn!(sandbox = %self.claim.sandbox.resource, %error, "progress was not written down");
-                kept.append(&mut self.happenings);
-                self.happenings = kept;
+            Err((error, mut unwritten)) => {
+                tracing::warn!(sandbox = %self.claim.sandbox.resource, %error, "progress was not stored");
+                unwritten.append(&mut self.pending_events);
+                self.pending_events = unwritten;
                 Ok(())
             }
         }
@@ -423,32 +430,32 @@ impl<'a> Attempt<'a> {
     }
 
     /// Adds an event to the next write.
-    pub fn happened(&mut self, happening: PendingEvent) {
-        self.happenings.push(happening);
+    pub fn add_event(&mut self, pending_event: PendingEvent) {
+        self.pending_events.push(pending_event);
     }
 
     /// The events since the last call; a change of the phase comes last.
-    pub fn take_happenings(&mut self, phase: Phase) -> Vec<PendingEvent> {
-        let mut happenings = std::mem::take(&mut self.happenings);
-        happenings.extend(self.stages.take_moves());
+    pub fn take_events(&mut self, phase: Phase) -> Vec<PendingEvent> {
+        let mut pending_events = std::mem::take(&mut self.pending_events);
+        pending_events.extend(self.stages.take_changes());
         if self.notified_phase != Some(phase) {
             let before = self.notified_phase.replace(phase);
-            happenings.push(PendingEvent::new(
+            pending_events.push(PendingEvent::new(
                 EventKind::PhaseChanged,
-                format!("The sandbox is {}.", crate::store::word_of(&phase)),
+                format!("The sandbox is {}.", crate::store::enum_text(&phase)),
                 json!({"phase": phase, "before": before}),
             ));
         }
-        happenings
+        pending_events
     }
 
     /// After a failure, nothing is assumed: the observed state is what gets written.
-    async fn see_what_is_left(&mut self, region: &Region) {
+    async fn observe_after_failure(&mut self, region: &Region) {
         let reference = self.claim.sandbox.reference();
-        let look = tokio::time::timeout(observe::PATIENCE, region.driver.observe(&reference));
-        if let Ok(Ok(seen)) = look.await {
+        let observation = tokio::time::timeout(observe::TIMEOUT, region.driver.observe(&reference));
+        if let Ok(Ok(observed)) = observation.await {
             let usable = self.stages.state(Stage::TerminalReady) == StageState::Done;
-            self.container = match seen.container {
+            self.container = match observed.container {
                 ContainerState::Running if !usable => ContainerState::Starting,
                 other => other,
             };

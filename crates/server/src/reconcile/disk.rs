@@ -7,7 +7,7 @@ use super::Shared;
 use crate::store::{disk, replicas};
 
 /// Timeout for measuring one sandbox or database.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Measures every project that a limit applies to, again when its measurement is `every` old; runs forever.
 pub async fn run(shared: Arc<Shared>, every: Duration) {
@@ -15,7 +15,7 @@ pub async fn run(shared: Arc<Shared>, every: Duration) {
         match replicas::is_first(&shared.core.store, shared.replica).await {
             Ok(true) => measure(&shared, every).await,
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "what projects have on disk could not be measured"),
+            Err(error) => tracing::warn!(%error, "disk usage could not be measured"),
         }
         // The longest time until a project with a new limit, or a new project, is measured.
         tokio::time::sleep(every / 5).await;
@@ -25,18 +25,18 @@ pub async fn run(shared: Arc<Shared>, every: Duration) {
 async fn measure(shared: &Shared, every: Duration) {
     let core = &shared.core;
     let limits = &core.settings.limits;
-    let all = limits.per_user.disk_mib.is_some() || limits.in_all.disk_mib.is_some();
+    let all = limits.per_user.disk_mib.is_some() || limits.server_wide.disk_mib.is_some();
     let due = match disk::due(&core.store, all, every).await {
         Ok(due) => due,
         Err(error) => {
-            tracing::warn!(%error, "what projects have on disk could not be measured");
+            tracing::warn!(%error, "disk usage could not be measured");
             return;
         }
     };
     for project in due {
         let bytes = bytes(shared, &project).await;
         if let Err(error) = disk::write(&core.store, project.project, bytes).await {
-            tracing::warn!(%error, project = %project.project, "what it has on disk was not written down");
+            tracing::warn!(%error, project = %project.project, "disk usage was not stored");
             return;
         }
     }
@@ -45,17 +45,17 @@ async fn measure(shared: &Shared, every: Duration) {
 /// Disk usage of sandbox and database together; `None` if one of them cannot be measured now.
 async fn bytes(shared: &Shared, project: &disk::Measured) -> Option<u64> {
     let region = shared.core.regions.get(&project.region)?;
-    let told = |error: fsa_driver::DriverError| {
-        tracing::info!(%error, project = %project.project, "what it has on disk cannot be told");
+    let log = |error: fsa_driver::DriverError| {
+        tracing::info!(%error, project = %project.project, "disk usage cannot be measured now");
     };
     let mut bytes = 0;
     if let Some(sandbox) = &project.sandbox {
-        let found = tokio::time::timeout(PATIENCE, region.driver.disk(sandbox)).await;
-        bytes += found.ok()?.map_err(told).ok()?.unwrap_or(0);
+        let found = tokio::time::timeout(TIMEOUT, region.driver.disk(sandbox)).await;
+        bytes += found.ok()?.map_err(log).ok()?.unwrap_or(0);
     }
     if let Some(database) = &project.database {
-        let found = tokio::time::timeout(PATIENCE, region.databases.disk(database)).await;
-        bytes += found.ok()?.map_err(told).ok()?.unwrap_or(0);
+        let found = tokio::time::timeout(TIMEOUT, region.databases.disk(database)).await;
+        bytes += found.ok()?.map_err(log).ok()?.unwrap_or(0);
     }
     Some(bytes)
 }

@@ -30,7 +30,7 @@ pub const fn timeout(kind: StepKind) -> Duration {
 
 /// What happened to a step.
 #[derive(Debug)]
-pub enum Progress {
+pub enum StepProgress {
     Began(StepKind),
     Done(StepKind),
     Failed(StepKind, DriverError),
@@ -67,18 +67,18 @@ impl<'a> Execution<'a> {
 
     /// The next progress; `None` when no step can run any more: every step is done, or waits for a step
     /// that failed. May be dropped and called again.
-    pub async fn next(&mut self) -> Option<Progress> {
+    pub async fn next(&mut self) -> Option<StepProgress> {
         self.begin();
         if let Some(kind) = self.began.pop_front() {
-            return Some(Progress::Began(kind));
+            return Some(StepProgress::Began(kind));
         }
         let (kind, result) = self.running.next().await?;
         Some(match result {
             Ok(()) => {
                 self.done.push(kind);
-                Progress::Done(kind)
+                StepProgress::Done(kind)
             }
-            Err(error) => Progress::Failed(kind, error),
+            Err(error) => StepProgress::Failed(kind, error),
         })
     }
 
@@ -119,7 +119,7 @@ fn too_long(kind: StepKind, timeout: Duration) -> DriverError {
     };
     DriverError::new(
         FailureKind::Transient,
-        format!("{what} within {} seconds; it is tried again.", timeout.as_secs()),
+        format!("{what} within {} seconds; retrying.", timeout.as_secs()),
     )
 }
 
@@ -148,16 +148,16 @@ mod tests {
         let mut all = Vec::new();
         while let Some(progress) = execution.next().await {
             all.push(match progress {
-                Progress::Began(kind) => format!("+{kind:?}"),
-                Progress::Done(kind) => format!("-{kind:?}"),
-                Progress::Failed(kind, _) => format!("!{kind:?}"),
+                StepProgress::Began(kind) => format!("+{kind:?}"),
+                StepProgress::Done(kind) => format!("-{kind:?}"),
+                StepProgress::Failed(kind, _) => format!("!{kind:?}"),
             });
         }
         all
     }
 
     #[tokio::test]
-    async fn each_step_begins_when_what_it_follows_is_done() {
+    async fn each_step_begins_after_its_dependencies() {
         let mut execution = Execution::new(steps(&START, |_| async { Ok(()) }), true);
         assert_eq!(
             progress_of(&mut execution).await,
@@ -175,18 +175,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_database_does_not_hold_up_a_container_that_needs_nothing_of_it() {
-        let gate = Arc::new(Semaphore::new(0));
+    async fn a_slow_database_does_not_delay_the_container() {
+        let terminal_done = Arc::new(Semaphore::new(0));
         let order = Arc::new(Mutex::new(Vec::new()));
         let work = |kind| {
-            let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
+            let (terminal_done, order) = (Arc::clone(&terminal_done), Arc::clone(&order));
             async move {
                 if kind == EnsureDatabase {
-                    gate.acquire().await.expect("it is open").forget();
+                    terminal_done
+                        .acquire()
+                        .await
+                        .expect("the semaphore is open")
+                        .forget();
                 }
                 order.lock().push(kind);
                 if kind == AwaitTerminal {
-                    gate.add_permits(1);
+                    terminal_done.add_permits(1);
                 }
                 Ok(())
             }
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_credentials_are_not_known_the_container_follows_the_database() {
+    async fn the_container_waits_for_unknown_credentials() {
         let order = Mutex::new(Vec::new());
         let order_of = &order;
         let work = |kind| async move {
@@ -216,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_a_failed_step_is_not_begun_and_the_rest_is_finished() {
+    async fn dependents_of_a_failed_step_do_not_run() {
         let work = |kind| async move {
             if kind == EnsureNetwork {
                 return Err(DriverError::new(FailureKind::Machine, "no network"));
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_step_that_hangs_fails_when_its_time_is_over() {
+    async fn a_hanging_step_times_out() {
         let mut execution = Execution::new(steps(&[EnsureNetwork], |_| std::future::pending()), true);
         execution.timeout = |_| Duration::from_millis(1);
         assert_eq!(

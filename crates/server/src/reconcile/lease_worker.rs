@@ -26,51 +26,56 @@ use crate::store::{
     events::PendingEvent,
     lease::{self, Renewal, STORE_RETRY},
     leases::{self, Claim, Lease},
-    observed::{self, Settlement},
+    observed::{self, AttemptResult},
     replicas::Followed,
 };
 
 /// When a sandbox that waits for its repository is checked again, if no requeue comes before.
-const CLONE_CHECK: Duration = Duration::from_secs(30);
+const CLONE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Works on a claimed sandbox until its desired state is reached or an attempt has failed, and releases the
-/// lease. `wished` has the newest generation that this process knows of.
-pub async fn run(shared: &Arc<Shared>, claim: Claim, wished: watch::Receiver<i64>) {
+/// lease. `newest_generation` has the newest generation that this process knows of.
+pub async fn run(shared: &Arc<Shared>, claim: Claim, newest_generation: watch::Receiver<i64>) {
     let lease = claim.lease;
     // While the last write is in flight, a missing lease means that this write released it.
-    let settling = AtomicBool::new(false);
+    let writing_result = AtomicBool::new(false);
     tokio::select! {
         biased;
-        () = keep(shared, lease, &settling) => {
+        () = keep_lease(shared, lease, &writing_result) => {
             tracing::warn!(sandbox = %lease.sandbox, "lease lost; another replica takes over");
             shared.metrics.lease_lost();
         }
-        () = pursue(shared, claim, wished, &settling) => {}
+        () = attempt_until_done(shared, claim, newest_generation, &writing_result) => {}
     }
 }
 
 /// Renews the lease until it is lost.
-async fn keep(shared: &Shared, lease: Lease, settling: &AtomicBool) {
+async fn keep_lease(shared: &Shared, lease: Lease, writing_result: &AtomicBool) {
     let duration = shared.options.lease;
     lease::keep(duration, async || {
         let renewed = leases::renew(&shared.core.store, lease, duration).await?;
         Ok::<_, sqlx::Error>(match renewed {
             Some(generation) => {
-                shared.heard_of(lease.sandbox, generation);
+                shared.notify_generation(lease.sandbox, generation);
                 Renewal::Renewed
             }
-            None if settling.load(Ordering::Relaxed) => Renewal::GivenBack,
+            None if writing_result.load(Ordering::Relaxed) => Renewal::Releasing,
             None => Renewal::Lost,
         })
     })
     .await;
 }
 
-async fn pursue(shared: &Arc<Shared>, mut claim: Claim, wished: watch::Receiver<i64>, settling: &AtomicBool) {
+async fn attempt_until_done(
+    shared: &Arc<Shared>,
+    mut claim: Claim,
+    newest_generation: watch::Receiver<i64>,
+    writing_result: &AtomicBool,
+) {
     let lease = claim.lease;
     loop {
         let generation = claim.sandbox.generation;
-        let mut newer = wished.clone();
+        let mut newer = newest_generation.clone();
         let newer = async {
             if newer.wait_for(|newest| *newest > generation).await.is_err() {
                 std::future::pending::<()>().await;
@@ -80,7 +85,7 @@ async fn pursue(shared: &Arc<Shared>, mut claim: Claim, wished: watch::Receiver<
             biased;
             // The work in flight is dropped: a stop does not wait for a slow start.
             () = newer => Err(Interruption::Superseded),
-            ended = attempt(shared, &claim, settling) => ended,
+            ended = attempt(shared, &claim, writing_result) => ended,
         };
         match ended {
             Ok(()) => return,
@@ -90,13 +95,13 @@ async fn pursue(shared: &Arc<Shared>, mut claim: Claim, wished: watch::Receiver<
                 tokio::time::sleep(STORE_RETRY).await;
             }
         }
-        settling.store(false, Ordering::Relaxed);
+        writing_result.store(false, Ordering::Relaxed);
         claim = loop {
-            match leases::read_again(&shared.core.store, lease, shared.options.lease).await {
+            match leases::reload(&shared.core.store, lease, shared.options.lease).await {
                 Ok(Some(claim)) => break claim,
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(sandbox = %lease.sandbox, %error, "a row could not be read again");
+                    tracing::warn!(sandbox = %lease.sandbox, %error, "a claimed row could not be reloaded");
                     tokio::time::sleep(STORE_RETRY).await;
                 }
             }
@@ -104,34 +109,38 @@ async fn pursue(shared: &Arc<Shared>, mut claim: Claim, wished: watch::Receiver<
     }
 }
 
-async fn attempt(shared: &Arc<Shared>, claim: &Claim, settling: &AtomicBool) -> Result<(), Interruption> {
+async fn attempt(
+    shared: &Arc<Shared>,
+    claim: &Claim,
+    writing_result: &AtomicBool,
+) -> Result<(), Interruption> {
     let began = Instant::now();
     let mut attempt = Attempt::new(shared, claim);
-    let verdict = attempt.pursue().await?;
+    let verdict = attempt.run().await?;
     shared.metrics.attempted(&verdict, began.elapsed());
-    settle(shared, attempt, verdict, settling).await
+    write_result(shared, attempt, verdict, writing_result).await
 }
 
 /// Writes the result of an attempt.
-async fn settle(
+async fn write_result(
     shared: &Arc<Shared>,
     mut attempt: Attempt<'_>,
     verdict: Verdict,
-    settling: &AtomicBool,
+    writing_result: &AtomicBool,
 ) -> Result<(), Interruption> {
     let claim = attempt.claim;
-    let (next, attempts) = next_look(&attempt, &verdict);
+    let (next, attempts) = next_attempt(&attempt, &verdict);
     let reached = matches!(verdict, Verdict::Reached);
     let failure = match &verdict {
         Verdict::Reached => None,
         Verdict::Waiting => claim.sandbox.failure.clone(),
-        Verdict::Failed(failure) | Verdict::Resting(failure, _) => Some(failure.clone()),
+        Verdict::Failed(failure) | Verdict::BackingOff(failure, _) => Some(failure.clone()),
     };
-    if let Verdict::Failed(failure) | Verdict::Resting(failure, _) = &verdict {
-        attempt.happened(attempt_failed(failure, attempts, next));
+    if let Verdict::Failed(failure) | Verdict::BackingOff(failure, _) = &verdict {
+        attempt.add_event(attempt_failed(failure, attempts, next));
     }
     let phase = attempt.phase(reached, failure.is_some());
-    let happenings = attempt.take_happenings(phase);
+    let pending_events = attempt.take_events(phase);
 
     let runs = claim.sandbox.desired_state == DesiredState::Running
         && matches!(
@@ -152,7 +161,7 @@ async fn settle(
         before.clone()
     };
 
-    let settlement = Settlement {
+    let result = AttemptResult {
         reached,
         container: attempt.container,
         conditions: attempt.stages.all(),
@@ -166,8 +175,8 @@ async fn settle(
         phase,
         database_ready: attempt.database_ready,
     };
-    settling.store(true, Ordering::Relaxed);
-    if !observed::settle(&shared.core.store, claim, settlement, happenings).await? {
+    writing_result.store(true, Ordering::Relaxed);
+    if !observed::write_result(&shared.core.store, claim, result, pending_events).await? {
         return Err(Interruption::Superseded);
     }
     if follows {
@@ -206,24 +215,24 @@ fn ended(status: &Status) -> Status {
 }
 
 /// When to check the sandbox again if nothing happens, and the number of failures in a row.
-fn next_look(attempt: &Attempt<'_>, verdict: &Verdict) -> (Option<Duration>, i32) {
+fn next_attempt(attempt: &Attempt<'_>, verdict: &Verdict) -> (Option<Duration>, i32) {
     let row = &attempt.claim.sandbox;
     let one_more = row.attempts.saturating_add(1);
     match verdict {
-        Verdict::Failed(_) => (Some(backoff::back_off(one_more)), one_more),
-        Verdict::Resting(_, rest) => (Some(*rest), row.attempts),
-        Verdict::Waiting => (Some(CLONE_CHECK), row.attempts),
+        Verdict::Failed(_) => (Some(backoff::delay(one_more)), one_more),
+        Verdict::BackingOff(_, delay) => (Some(*delay), row.attempts),
+        Verdict::Waiting => (Some(CLONE_CHECK_INTERVAL), row.attempts),
         Verdict::Reached if row.desired_state == DesiredState::Terminated => (None, 0),
         // The container ended without a request; if it does so again soon, this attempt counts as a failure.
-        Verdict::Reached if attempt.restarted => (Some(backoff::HEALTHY), one_more),
+        Verdict::Reached if attempt.restarted => (Some(backoff::HEALTHY_AFTER), one_more),
         Verdict::Reached if was_reached(attempt.claim) && row.failure.is_none() && row.attempts > 0 => {
             let since = attempt.stages.since(fsa_model::Stage::ContainerReady);
             let lived = (Utc::now() - since).to_std().unwrap_or_default();
-            match backoff::HEALTHY.checked_sub(lived) {
+            match backoff::HEALTHY_AFTER.checked_sub(lived) {
                 Some(left) if !left.is_zero() => (Some(left), row.attempts),
-                _ => (Some(backoff::verify()), 0),
+                _ => (Some(backoff::verify_interval()), 0),
             }
         }
-        Verdict::Reached => (Some(backoff::verify()), 0),
+        Verdict::Reached => (Some(backoff::verify_interval()), 0),
     }
 }

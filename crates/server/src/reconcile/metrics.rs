@@ -53,7 +53,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("reconcile");
         registry.register(
             "attempts",
-            "Attempts to make a wish true, by how they ended",
+            "Attempts to reach the desired state, by verdict",
             self.attempts.clone(),
         );
         registry.register(
@@ -61,27 +61,19 @@ impl Metrics {
             "Time from a claim to its result",
             self.duration.clone(),
         );
-        registry.register("failed_steps", "Steps that failed", self.failed_steps.clone());
-        registry.register(
-            "lost_leases",
-            "Leases that were lost while at work",
-            self.lost_leases.clone(),
-        );
+        registry.register("failed_steps", "Failed steps", self.failed_steps.clone());
+        registry.register("lost_leases", "Leases lost during work", self.lost_leases.clone());
         registry.register(
             "repairs",
-            "Sandboxes that were found otherwise than they should be",
+            "Repairs of sandboxes that differed from their desired state",
             self.repairs.clone(),
         );
         registry.register(
             "swept",
-            "Sandboxes that were in no row and were destroyed",
+            "Orphaned sandboxes that were destroyed",
             self.swept.clone(),
         );
-        registry.register(
-            "working",
-            "Sandboxes that are worked on now",
-            self.working.clone(),
-        );
+        registry.register("working", "Sandboxes being reconciled", self.working.clone());
         registry.register(
             "followed",
             "Running sandboxes that this process follows",
@@ -94,7 +86,7 @@ impl Metrics {
             Verdict::Reached => "reached",
             Verdict::Waiting => "waiting",
             Verdict::Failed(_) => "failed",
-            Verdict::Resting(..) => "resting",
+            Verdict::BackingOff(..) => "backing_off",
         };
         self.attempts.get_or_create(&VerdictLabels { verdict }).inc();
         self.duration.observe(took.as_secs_f64());

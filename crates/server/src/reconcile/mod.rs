@@ -13,12 +13,12 @@ mod attempt;
 pub mod backoff;
 mod disk;
 pub mod execute;
-mod judge;
 mod lease_worker;
 pub mod metrics;
 mod observe;
 mod orphans;
 pub mod plan;
+mod readiness;
 mod removal;
 mod repository;
 mod requeue;
@@ -91,15 +91,15 @@ pub(crate) struct Shared {
     options: Options,
     /// This process's id among the live replicas.
     replica: Uuid,
-    in_flight: Mutex<HashMap<SandboxId, UnderWay>>,
+    in_flight: Mutex<HashMap<SandboxId, InFlight>>,
     followers: Followers,
     requeues: RequeueQueue,
     wake: Notify,
     metrics: Metrics,
 }
 
-/// Notifications about a sandbox while it is worked on.
-struct UnderWay {
+/// Notifications about a sandbox that is being reconciled.
+struct InFlight {
     /// The newest generation.
     newest: channel::Sender<i64>,
     /// Whether a requeue came since the last observation.
@@ -107,9 +107,9 @@ struct UnderWay {
 }
 
 impl Shared {
-    fn heard_of(&self, sandbox: SandboxId, generation: i64) {
-        if let Some(under_way) = self.in_flight.lock().get(&sandbox) {
-            under_way.newest.send_if_modified(|newest| {
+    fn notify_generation(&self, sandbox: SandboxId, generation: i64) {
+        if let Some(in_flight_state) = self.in_flight.lock().get(&sandbox) {
+            in_flight_state.newest.send_if_modified(|newest| {
                 let newer = generation > *newest;
                 *newest = generation.max(*newest);
                 newer
@@ -117,11 +117,11 @@ impl Shared {
         }
     }
 
-    /// Requeues a sandbox. While it is worked on here, the requeue is only recorded: the worker's own steps cause most
-    /// changes in the data plane, and the flag is checked when they are done.
+    /// Requeues a sandbox. While it is being reconciled here, the requeue is only recorded: the worker's own steps
+    /// cause most changes in the data plane, and the flag is checked when they are done.
     fn requeue(&self, sandbox: SandboxId) {
         match self.in_flight.lock().get_mut(&sandbox) {
-            Some(under_way) => under_way.requeued = true,
+            Some(in_flight_state) => in_flight_state.requeued = true,
             None => self.requeues.sandbox(sandbox, false),
         }
     }
@@ -131,6 +131,6 @@ impl Shared {
         let mut in_flight = self.in_flight.lock();
         in_flight
             .get_mut(&sandbox)
-            .is_some_and(|under_way| std::mem::take(&mut under_way.requeued))
+            .is_some_and(|in_flight_state| std::mem::take(&mut in_flight_state.requeued))
     }
 }

@@ -19,14 +19,14 @@ use super::{
 use crate::store::leases::Claim;
 
 /// Timeout of one observation.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-/// A start whose terminal never answered is begun again after every this many failures in a row. In between, the
-/// terminal may still recover.
-const PATIENT_ATTEMPTS: i32 = 3;
-const DATABASES_SILENT: &str = "The databases' server does not answer";
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// Consecutive failures after which a start whose terminal does not answer is repeated. In between, the terminal may
+/// still recover.
+const RESTART_AFTER_ATTEMPTS: i32 = 3;
+const DATABASES_UNREACHABLE: &str = "The databases' server does not answer";
 
 /// The desired and the observed state.
-pub struct Look {
+pub struct Observation {
     pub desired: Desired<Arc<SandboxSpec>, Arc<DatabaseSpec>>,
     pub observed: ObservedState,
     /// Why the database could not be observed.
@@ -50,23 +50,23 @@ fn since(claim: &Claim, stage: Stage, state: StageState) -> Option<chrono::DateT
     found.map(|condition| condition.since)
 }
 
-impl Look {
-    /// Observes. `stuck_before` says that an earlier round has handled a terminal that does not answer.
+impl Observation {
+    /// Observes. `was_stuck` says that an earlier round has handled a terminal that does not answer.
     ///
     /// # Errors
     /// Why nothing could be observed: the data plane does not answer, or a secret cannot be decrypted.
-    pub async fn take(
+    pub async fn observe(
         shared: &Shared,
         region: &Region,
         claim: &Claim,
-        stuck_before: bool,
+        was_stuck: bool,
     ) -> Result<Self, Failure> {
         let sandbox = &claim.sandbox;
         let reached = was_reached(claim);
         let reference = sandbox.reference();
         let observe = async {
-            answered(
-                timeout(PATIENCE, region.driver.observe(&reference)).await,
+            flatten_timeout(
+                timeout(TIMEOUT, region.driver.observe(&reference)).await,
                 "The data plane does not answer",
             )
         };
@@ -76,10 +76,10 @@ impl Look {
             spec: None,
             started_with: claim.digest.clone().filter(|_| reached),
             database: None,
-            stuck: !stuck_before
+            stuck: !was_stuck
                 && !reached
                 && sandbox.attempts > 0
-                && sandbox.attempts % PATIENT_ATTEMPTS == 0
+                && sandbox.attempts % RESTART_AFTER_ATTEMPTS == 0
                 && since(claim, Stage::TerminalReady, StageState::Failed).is_some(),
         };
         // A stop or termination needs no spec: a lost key must not keep anything alive.
@@ -109,8 +109,8 @@ impl Look {
         };
         let credentials = credentials(region, database.as_ref(), data).await?;
         let spec = match credentials {
-            Known::NotYet => None,
-            Known::Now(credentials) => Some(spec::sandbox(
+            DatabaseCredentials::NotYet => None,
+            DatabaseCredentials::Known(credentials) => Some(spec::sandbox(
                 &shared.core.key_ring,
                 &shared.core.settings,
                 claim,
@@ -139,30 +139,28 @@ impl Look {
     /// A container that ends soon after each start is not restarted at once: returns the reason, and the remaining
     /// time without a restart.
     #[must_use]
-    pub fn rest(&self, claim: &Claim) -> Option<(Failure, Duration)> {
+    pub fn restart_delay(&self, claim: &Claim) -> Option<(Failure, Duration)> {
         let attempts = claim.sandbox.attempts;
         if !self.has_ended() || attempts < 1 {
             return None;
         }
         let lived = Utc::now() - since(claim, Stage::ContainerReady, StageState::Done)?;
-        let rest = TimeDelta::from_std(backoff::back_off(attempts)).ok()? - lived;
+        let delay = TimeDelta::from_std(backoff::delay(attempts)).ok()? - lived;
         let failure = self.reported.clone().unwrap_or_else(|| {
             Failure::new(
                 FailureKind::Machine,
-                format!(
-                    "The sandbox ended soon after it was started, {attempts} times in a row; look at its logs."
-                ),
+                format!("The sandbox ended soon after its start, {attempts} times in a row; check its logs."),
             )
         });
         // Negative where the container ran for longer than the backoff.
-        rest.to_std().ok().map(|rest| (failure, rest))
+        delay.to_std().ok().map(|delay| (failure, delay))
     }
 }
 
 /// The credentials of a database, if they can be known yet.
-enum Known {
+enum DatabaseCredentials {
     /// The credentials; `None` if none are needed.
-    Now(Option<Credentials>),
+    Known(Option<Credentials>),
     /// The database must exist first.
     NotYet,
 }
@@ -174,9 +172,9 @@ async fn observe_database(
     let Some(database) = database else {
         return Ok(None);
     };
-    answered(
-        timeout(PATIENCE, region.databases.observe(database)).await,
-        DATABASES_SILENT,
+    flatten_timeout(
+        timeout(TIMEOUT, region.databases.observe(database)).await,
+        DATABASES_UNREACHABLE,
     )
     .map(Some)
 }
@@ -185,18 +183,18 @@ async fn credentials(
     region: &Region,
     database: Option<&DatabaseSpec>,
     observed: Option<ObservedDatabase>,
-) -> Result<Known, Failure> {
+) -> Result<DatabaseCredentials, Failure> {
     let Some(database) = database else {
-        return Ok(Known::Now(None));
+        return Ok(DatabaseCredentials::Known(None));
     };
     if !region.databases.predictable_credentials() && observed != Some(ObservedDatabase::Ready) {
-        return Ok(Known::NotYet);
+        return Ok(DatabaseCredentials::NotYet);
     }
-    answered(
-        timeout(PATIENCE, region.databases.credentials(database)).await,
-        DATABASES_SILENT,
+    flatten_timeout(
+        timeout(TIMEOUT, region.databases.credentials(database)).await,
+        DATABASES_UNREACHABLE,
     )
-    .map(|credentials| Known::Now(Some(credentials)))
+    .map(|credentials| DatabaseCredentials::Known(Some(credentials)))
 }
 
 fn state(observed: Observed, database: Option<ObservedDatabase>, live: bool) -> ObservedState {
@@ -214,16 +212,19 @@ fn state(observed: Observed, database: Option<ObservedDatabase>, live: bool) -> 
     }
 }
 
-fn answered<T>(result: Result<fsa_driver::Result<T>, Elapsed>, silence: &str) -> Result<T, Failure> {
+fn flatten_timeout<T>(
+    result: Result<fsa_driver::Result<T>, Elapsed>,
+    unreachable: &str,
+) -> Result<T, Failure> {
     match result {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => {
-            tracing::warn!(error = %error, cause = ?error.cause, "a look at the data plane failed");
+            tracing::warn!(error = %error, cause = ?error.cause, "an observation of the data plane failed");
             Err(error.failure)
         }
         Err(_) => Err(Failure::new(
             FailureKind::Transient,
-            format!("{silence}; it is tried again."),
+            format!("{unreachable}; retrying."),
         )),
     }
 }

@@ -15,16 +15,16 @@ use super::Shared;
 use crate::store::{audit, orphans as rows, requeue};
 
 /// Timeout of an inventory, and of the removal of one sandbox.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Sweeps at once, and then every [`super::Options::sweep`], forever.
 pub async fn run(shared: Arc<Shared>, every: Duration) {
-    let mut seen = Seen::default();
+    let mut seen = Sightings::default();
     loop {
         match crate::store::replicas::is_first(&shared.core.store, shared.replica).await {
             Ok(true) => sweep(&shared, &mut seen).await,
-            Ok(false) => seen = Seen::default(),
-            Err(error) => tracing::warn!(%error, "leftovers could not be looked for"),
+            Ok(false) => seen = Sightings::default(),
+            Err(error) => tracing::warn!(%error, "the search for orphans failed"),
         }
         // The second sighting of an orphan from the first sweep need not wait for long.
         let next = if seen.sandboxes.is_empty() {
@@ -38,27 +38,27 @@ pub async fn run(shared: Arc<Shared>, every: Duration) {
 
 /// Resources that were in no row at the last sweep.
 #[derive(Default)]
-pub struct Seen {
+pub struct Sightings {
     sandboxes: HashSet<(String, SandboxRef)>,
     databases: HashSet<(String, String)>,
 }
 
 /// Sweeps all regions once.
-pub async fn sweep(shared: &Shared, seen: &mut Seen) {
+pub async fn sweep(shared: &Shared, seen: &mut Sightings) {
     let before = std::mem::take(&mut seen.sandboxes);
     for region in shared.core.regions.iter() {
         if let Err(error) = sweep_sandboxes(shared, region, &before, seen).await {
             tracing::warn!(
                 region = region.name,
                 error,
-                "leftover sandboxes could not be looked for"
+                "the search for orphaned sandboxes failed"
             );
         }
-        if let Err(error) = tell_of_databases(shared, region, seen).await {
+        if let Err(error) = report_databases(shared, region, seen).await {
             tracing::warn!(
                 region = region.name,
                 error,
-                "leftover databases could not be looked for"
+                "the search for orphaned databases failed"
             );
         }
     }
@@ -68,10 +68,10 @@ async fn sweep_sandboxes(
     shared: &Shared,
     region: &Region,
     before: &HashSet<(String, SandboxRef)>,
-    seen: &mut Seen,
+    seen: &mut Sightings,
 ) -> Result<(), String> {
     // The inventory comes first: every sandbox in it was in a row before it was created.
-    let inventory = tokio::time::timeout(PATIENCE, region.driver.inventory())
+    let inventory = tokio::time::timeout(TIMEOUT, region.driver.inventory())
         .await
         .map_err(|_| "the data plane does not answer".to_owned())?
         .map_err(|error| error.to_string())?;
@@ -80,8 +80,8 @@ async fn sweep_sandboxes(
         .await
         .map_err(|e| e.to_string())?;
     for sandbox in found.finished {
-        tracing::warn!(sandbox = %sandbox.resource, "something is left of a terminated sandbox; it is destroyed again");
-        requeue::revive(store, sandbox.id)
+        tracing::warn!(sandbox = %sandbox.resource, "a terminated sandbox left something behind; destroying it again");
+        requeue::requeue_terminated(store, sandbox.id)
             .await
             .map_err(|e| e.to_string())?;
         shared.wake.notify_one();
@@ -89,16 +89,16 @@ async fn sweep_sandboxes(
     for orphan in found.orphans {
         let key = (region.name.clone(), orphan.clone());
         if !before.contains(&key) {
-            tracing::warn!(sandbox = %orphan.resource, project = %orphan.project, "a sandbox is in no row");
+            tracing::warn!(sandbox = %orphan.resource, project = %orphan.project, "orphan found: a sandbox without a row");
             seen.sandboxes.insert(key);
             continue;
         }
-        let destroyed = tokio::time::timeout(PATIENCE, region.driver.destroy(&orphan)).await;
+        let destroyed = tokio::time::timeout(TIMEOUT, region.driver.destroy(&orphan)).await;
         let result = match destroyed {
             Ok(Ok(())) => "ok",
             _ => "failed",
         };
-        tracing::warn!(sandbox = %orphan.resource, project = %orphan.project, result, "a sandbox that was in no row was destroyed");
+        tracing::warn!(sandbox = %orphan.resource, project = %orphan.project, result, "orphan destroyed: a sandbox without a row");
         shared.metrics.swept();
         let entry = audit::NewEntry {
             user: None,
@@ -121,8 +121,8 @@ async fn sweep_sandboxes(
     Ok(())
 }
 
-async fn tell_of_databases(shared: &Shared, region: &Region, seen: &mut Seen) -> Result<(), String> {
-    let inventory = tokio::time::timeout(PATIENCE, region.databases.inventory())
+async fn report_databases(shared: &Shared, region: &Region, seen: &mut Sightings) -> Result<(), String> {
+    let inventory = tokio::time::timeout(TIMEOUT, region.databases.inventory())
         .await
         .map_err(|_| "the databases' server does not answer".to_owned())?
         .map_err(|error| error.to_string())?;
@@ -135,7 +135,7 @@ async fn tell_of_databases(shared: &Shared, region: &Region, seen: &mut Seen) ->
             tracing::warn!(
                 region = region.name,
                 database = role,
-                "a database belongs to no project; drop it by hand if nobody misses it"
+                "orphan found: a database without a project; drop it if it is not needed"
             );
         }
     }

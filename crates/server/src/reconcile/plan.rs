@@ -58,8 +58,8 @@ impl<S, D> Desired<S, D> {
     /// Whether a container that was started with `digest` matches the desired state.
     #[must_use]
     pub fn accepts(&self, digest: Option<&str>) -> bool {
-        let wanted = self.spec.as_ref().map(|spec| spec.digest.as_str());
-        digest.is_some() && (digest == wanted || digest == self.started_with.as_deref())
+        let expected = self.spec.as_ref().map(|spec| spec.digest.as_str());
+        digest.is_some() && (digest == expected || digest == self.started_with.as_deref())
     }
 }
 
@@ -70,7 +70,7 @@ impl<S, D> Desired<S, D> {
 #[must_use]
 pub fn plan<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedState) -> Vec<Step<S, D>> {
     match desired.state {
-        DesiredState::Running => to_run(desired, observed),
+        DesiredState::Running => plan_running(desired, observed),
         DesiredState::Stopped => {
             // For a new generation, the observed state may be about to change: an interrupted start could still be in
             // flight in the data plane. A stop ends that too.
@@ -94,7 +94,7 @@ pub fn plan<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedStat
     }
 }
 
-fn to_run<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedState) -> Vec<Step<S, D>> {
+fn plan_running<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedState) -> Vec<Step<S, D>> {
     let mut steps = Vec::new();
     if let Some(database) = &desired.database {
         let ensure = |reason| Step::new(Action::EnsureDatabase(database.clone()), reason);
@@ -108,12 +108,12 @@ fn to_run<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedState)
         // A running container is left alone until its spec is known.
         return steps;
     };
-    let right = desired.accepts(observed.digest.as_deref());
-    if observed.runs() && right && desired.stuck {
+    let is_current = desired.accepts(observed.digest.as_deref());
+    if observed.runs() && is_current && desired.stuck {
         // The only step, so that the state is observed before the next start: a stop may remove the network.
         return vec![Step::new(Action::StopContainer, "its terminal never answered")];
     }
-    if observed.runs() && right {
+    if observed.runs() && is_current {
         if !observed.network {
             steps.push(Step::new(
                 Action::EnsureNetwork(spec.clone()),
@@ -131,7 +131,7 @@ fn to_run<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedState)
     let reason = match observed.container {
         ContainerState::Absent => "there is no container",
         ContainerState::Stopped => "it does not run",
-        ContainerState::Starting | ContainerState::Running => "it was started with other settings",
+        ContainerState::Starting | ContainerState::Running => "its settings differ",
     };
     for action in [
         Action::EnsureNetwork,

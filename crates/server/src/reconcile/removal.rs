@@ -8,7 +8,7 @@ use fsa_model::{Failure, FailureKind};
 
 use super::{
     Shared, backoff,
-    execute::{Execution, Progress, Work},
+    execute::{Execution, StepProgress, Work},
     spec,
     step::StepKind,
 };
@@ -22,7 +22,7 @@ use crate::store::{
 pub async fn run(shared: &Shared, removal: Removal) {
     let done = tokio::select! {
         biased;
-        () = keep(shared, &removal) => {
+        () = keep_lease(shared, &removal) => {
             tracing::warn!(project = %removal.project.id, "lease of a removal lost; another replica takes over");
             return;
         }
@@ -32,13 +32,13 @@ pub async fn run(shared: &Shared, removal: Removal) {
         Ok(()) => removals::finish(&shared.core.store, &removal).await.map(|_| ()),
         Err(failure) => {
             tracing::warn!(project = %removal.project.id, %failure, "a project could not be removed");
-            let next = backoff::back_off(removal.attempts.saturating_add(1));
+            let next = backoff::delay(removal.attempts.saturating_add(1));
             removals::postpone(&shared.core.store, &removal, &failure, next).await
         }
     };
     if let Err(error) = written {
         // The lease expires, and the removal is repeated, with nothing left to remove.
-        tracing::warn!(project = %removal.project.id, %error, "the removal of a project was not written down");
+        tracing::warn!(project = %removal.project.id, %error, "the removal of a project was not stored");
     }
 }
 
@@ -49,7 +49,7 @@ async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Failure> {
             FailureKind::Machine,
             format!(
                 "The region {name:?}, in which the project was, is not configured on this server; add it to its \
-                 settings, so that what is left there can be removed."
+                 settings, so that its files and database can be removed."
             ),
         )
     })?;
@@ -63,7 +63,7 @@ async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Failure> {
     let mut execution = Execution::new(steps, true);
     let mut failed = None;
     while let Some(progress) = execution.next().await {
-        if let Progress::Failed(kind, error) = progress {
+        if let StepProgress::Failed(kind, error) = progress {
             tracing::warn!(project = %removal.project.id, step = ?kind, %error, cause = ?error.cause, "a step failed");
             shared.metrics.step_failed(kind);
             failed.get_or_insert(error.failure);
@@ -83,7 +83,7 @@ async fn drop_database(
 }
 
 /// Renews the lease until it is lost.
-async fn keep(shared: &Shared, removal: &Removal) {
+async fn keep_lease(shared: &Shared, removal: &Removal) {
     let duration = shared.options.lease;
     lease::keep(duration, async || {
         let held = removals::renew(&shared.core.store, removal, duration).await?;

@@ -9,7 +9,7 @@ use fsa_sandboxd_client::{Error, SandboxdClient};
 
 /// What to do for a state of the clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Clone {
+pub enum CloneVerdict {
     /// There is no clone to wait for.
     Done,
     Wait,
@@ -19,17 +19,17 @@ pub enum Clone {
     Retry,
 }
 
-/// Evaluates `state`. `expected` says whether the project has a repository; `told` is the state of the stage
+/// Evaluates `state`. `expected` says whether the project has a repository; `reported` is the state of the stage
 /// `Ready` in the row.
 #[must_use]
-pub fn judge(state: &RepositoryState, expected: bool, told: StageState) -> Clone {
+pub fn evaluate(state: &RepositoryState, expected: bool, reported: StageState) -> CloneVerdict {
     match state {
         // The clone has not begun yet, because sandboxd has just started.
-        RepositoryState::None if expected => Clone::Wait,
-        RepositoryState::None | RepositoryState::Cloned => Clone::Done,
-        RepositoryState::Cloning => Clone::Wait,
-        RepositoryState::Failed { .. } if told == StageState::Failed => Clone::Retry,
-        RepositoryState::Failed { message } => Clone::Failed(message.clone()),
+        RepositoryState::None if expected => CloneVerdict::Wait,
+        RepositoryState::None | RepositoryState::Cloned => CloneVerdict::Done,
+        RepositoryState::Cloning => CloneVerdict::Wait,
+        RepositoryState::Failed { .. } if reported == StageState::Failed => CloneVerdict::Retry,
+        RepositoryState::Failed { message } => CloneVerdict::Failed(message.clone()),
     }
 }
 
@@ -51,29 +51,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sandbox_is_ready_when_its_repository_is_there() {
+    fn a_sandbox_is_ready_when_its_repository_is_cloned() {
         let pending = StageState::Pending;
-        assert_eq!(judge(&RepositoryState::None, false, pending), Clone::Done);
-        assert_eq!(judge(&RepositoryState::Cloned, true, pending), Clone::Done);
-        assert_eq!(judge(&RepositoryState::Cloning, true, pending), Clone::Wait);
         assert_eq!(
-            judge(&RepositoryState::None, true, pending),
-            Clone::Wait,
-            "sandboxd has yet to say that it clones"
+            evaluate(&RepositoryState::None, false, pending),
+            CloneVerdict::Done
+        );
+        assert_eq!(
+            evaluate(&RepositoryState::Cloned, true, pending),
+            CloneVerdict::Done
+        );
+        assert_eq!(
+            evaluate(&RepositoryState::Cloning, true, pending),
+            CloneVerdict::Wait
+        );
+        assert_eq!(
+            evaluate(&RepositoryState::None, true, pending),
+            CloneVerdict::Wait,
+            "sandboxd has not started the clone yet"
         );
     }
 
     #[test]
-    fn a_failed_clone_is_told_first_and_tried_again_later() {
+    fn a_failed_clone_is_reported_before_it_is_retried() {
         let failed = RepositoryState::Failed {
             message: "no such repository".into(),
         };
-        for told in [StageState::Pending, StageState::Active, StageState::Done] {
+        for reported in [StageState::Pending, StageState::Active, StageState::Done] {
             assert_eq!(
-                judge(&failed, true, told),
-                Clone::Failed("no such repository".into())
+                evaluate(&failed, true, reported),
+                CloneVerdict::Failed("no such repository".into())
             );
         }
-        assert_eq!(judge(&failed, true, StageState::Failed), Clone::Retry);
+        assert_eq!(evaluate(&failed, true, StageState::Failed), CloneVerdict::Retry);
     }
 }

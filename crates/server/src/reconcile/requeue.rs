@@ -17,27 +17,27 @@ use super::Shared;
 use crate::store::requeue as rows;
 
 /// How long requeues are batched: a machine that goes down affects many sandboxes.
-const GATHER: Duration = Duration::from_millis(20);
+const BATCH_DELAY: Duration = Duration::from_millis(20);
 /// Above this number, everything is requeued instead of single sandboxes.
-const MOST: usize = 1000;
+const MAX_PENDING: usize = 1000;
 /// Pause after a driver's stream has ended, which it should not.
 const STREAM_RETRY: Duration = Duration::from_secs(5);
 
 /// Requeues that are not written yet.
 #[derive(Default)]
 pub struct RequeueQueue {
-    waiting: Mutex<Waiting>,
-    some: Notify,
+    waiting: Mutex<PendingRequeues>,
+    notify: Notify,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct PendingRequeues {
     /// Whether the requeue also applies during the backoff of a failed sandbox.
     sandboxes: HashMap<SandboxId, bool>,
     projects: HashSet<ProjectId>,
     everything: bool,
     /// Regions that answer again.
-    answering: HashSet<String>,
+    recovered_regions: HashSet<String>,
 }
 
 impl RequeueQueue {
@@ -45,34 +45,34 @@ impl RequeueQueue {
     pub fn sandbox(&self, sandbox: SandboxId, even_failed: bool) {
         let mut waiting = self.waiting.lock();
         *waiting.sandboxes.entry(sandbox).or_default() |= even_failed;
-        if waiting.sandboxes.len() > MOST {
+        if waiting.sandboxes.len() > MAX_PENDING {
             waiting.sandboxes.clear();
             waiting.everything = true;
         }
-        self.some.notify_one();
+        self.notify.notify_one();
     }
 
     /// Requeues all sandboxes of this project.
     pub fn project(&self, project: ProjectId) {
         let mut waiting = self.waiting.lock();
         waiting.projects.insert(project);
-        if waiting.projects.len() > MOST {
+        if waiting.projects.len() > MAX_PENDING {
             waiting.projects.clear();
             waiting.everything = true;
         }
-        self.some.notify_one();
+        self.notify.notify_one();
     }
 
     /// Reports that a region answers again.
-    pub fn answers(&self, region: &str) {
-        self.waiting.lock().answering.insert(region.to_owned());
-        self.some.notify_one();
+    pub fn region_recovered(&self, region: &str) {
+        self.waiting.lock().recovered_regions.insert(region.to_owned());
+        self.notify.notify_one();
     }
 
     /// Requeues everything.
     pub fn everything(&self) {
         self.waiting.lock().everything = true;
-        self.some.notify_one();
+        self.notify.notify_one();
     }
 }
 
@@ -94,13 +94,13 @@ pub async fn listen(shared: Arc<Shared>) {
                             Requeue::Sandbox(sandbox) => shared.requeue(sandbox.id),
                             Requeue::Project(project) => shared.requeues.project(project),
                             Requeue::Everything => shared.requeues.everything(),
-                            Requeue::Recovered => shared.requeues.answers(&region.name),
+                            Requeue::Recovered => shared.requeues.region_recovered(&region.name),
                         }
                     }
                     tracing::warn!(
                         region = region.name,
                         of_databases,
-                        "the region tells of no changes any more; asking anew"
+                        "the region's change stream ended; reopening it"
                     );
                     tokio::time::sleep(STREAM_RETRY).await;
                     shared.requeues.everything();
@@ -116,30 +116,30 @@ pub async fn listen(shared: Arc<Shared>) {
 /// Writes requeues to the rows, forever.
 pub async fn write(shared: Arc<Shared>) {
     loop {
-        shared.requeues.some.notified().await;
-        tokio::time::sleep(GATHER).await;
+        shared.requeues.notify.notified().await;
+        tokio::time::sleep(BATCH_DELAY).await;
         let waiting = std::mem::take(&mut *shared.requeues.waiting.lock());
         match write_once(&shared, &waiting).await {
             Ok(true) => shared.wake.notify_one(),
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(%error, "requeues could not be written down");
-                put_back(&shared, waiting);
+                tracing::warn!(%error, "requeues could not be stored");
+                restore(&shared, waiting);
                 tokio::time::sleep(STREAM_RETRY).await;
             }
         }
     }
 }
 
-fn put_back(shared: &Shared, waiting: Waiting) {
+fn restore(shared: &Shared, waiting: PendingRequeues) {
     if waiting.everything {
         shared.requeues.everything();
     }
     for project in waiting.projects {
         shared.requeues.project(project);
     }
-    for region in &waiting.answering {
-        shared.requeues.answers(region);
+    for region in &waiting.recovered_regions {
+        shared.requeues.region_recovered(region);
     }
     for (sandbox, even_failed) in waiting.sandboxes {
         shared.requeues.sandbox(sandbox, even_failed);
@@ -147,9 +147,9 @@ fn put_back(shared: &Shared, waiting: Waiting) {
 }
 
 /// Whether there is work: terminating sandboxes change too.
-async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<bool, sqlx::Error> {
+async fn write_once(shared: &Shared, waiting: &PendingRequeues) -> Result<bool, sqlx::Error> {
     let store = &shared.core.store;
-    let mut some = waiting.everything || !waiting.answering.is_empty();
+    let mut due = waiting.everything || !waiting.recovered_regions.is_empty();
     if waiting.everything {
         let regions: Vec<String> = shared
             .core
@@ -157,13 +157,13 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<bool, sqlx::Er
             .iter()
             .map(|region| region.name.clone())
             .collect();
-        rows::requeue_everything(store, &regions).await?;
+        rows::requeue_regions(store, &regions).await?;
     }
     if !waiting.projects.is_empty() {
-        some |= rows::requeue_projects(store, &waiting.projects).await?;
+        due |= rows::requeue_projects(store, &waiting.projects).await?;
     }
-    for region in &waiting.answering {
-        rows::requeue_answers(store, region).await?;
+    for region in &waiting.recovered_regions {
+        rows::end_backoff(store, region).await?;
     }
     for even_failed in [false, true] {
         let ids: Vec<SandboxId> = waiting
@@ -173,8 +173,8 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<bool, sqlx::Er
             .map(|(id, _)| *id)
             .collect();
         if !ids.is_empty() {
-            some |= rows::requeue(store, &ids, even_failed).await?;
+            due |= rows::requeue(store, &ids, even_failed).await?;
         }
     }
-    Ok(some)
+    Ok(due)
 }

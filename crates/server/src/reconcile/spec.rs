@@ -31,7 +31,7 @@ pub fn database(
     Ok(DatabaseSpec {
         project: project.id,
         resource: database.resource.clone(),
-        password: open(
+        password: decrypt(
             key_ring,
             associated_data::database_password(&id),
             &database.password,
@@ -45,7 +45,7 @@ pub fn database(
 /// # Errors
 /// The token cannot be decrypted.
 pub fn control_token(key_ring: &KeyRing, sandbox: &str, encrypted: &[u8]) -> Result<SecretString, Failure> {
-    open(key_ring, associated_data::control_token(sandbox), encrypted)
+    decrypt(key_ring, associated_data::control_token(sandbox), encrypted)
 }
 
 /// The complete spec of a claimed sandbox. The settings have the first layer of its environment, say how agents'
@@ -115,35 +115,41 @@ fn addresses<'a>(settings: &'a Settings, claim: &Claim) -> Addresses<'a> {
 
 fn variables(
     key_ring: &KeyRing,
-    place: AssociatedData<'_>,
+    location: AssociatedData<'_>,
     encrypted: &[u8],
 ) -> Result<Environment, Failure> {
-    let json = open(key_ring, place, encrypted)?;
+    let json = decrypt(key_ring, location, encrypted)?;
     let variables: BTreeMap<String, SecretString> =
         serde_json::from_str(json.expose_secret()).map_err(|_| {
             // Without serde's message: it may quote a value.
             Failure::new(
                 FailureKind::Internal,
                 format!(
-                    "The stored variables in {}.{} cannot be read.",
-                    place.table, place.column
+                    "The stored variables in {}.{} cannot be parsed.",
+                    location.table, location.column
                 ),
             )
         })?;
     Ok(variables)
 }
 
-fn open(key_ring: &KeyRing, place: AssociatedData<'_>, encrypted: &[u8]) -> Result<SecretString, Failure> {
-    key_ring.decrypt(place, encrypted).map_err(|error| match error {
-        EncryptionError::KeyFile { .. } | EncryptionError::UnknownKey(_) | EncryptionError::Kept(_) => {
-            Failure::new(
+fn decrypt(
+    key_ring: &KeyRing,
+    location: AssociatedData<'_>,
+    encrypted: &[u8],
+) -> Result<SecretString, Failure> {
+    key_ring
+        .decrypt(location, encrypted)
+        .map_err(|error| match error {
+            EncryptionError::KeyFile { .. }
+            | EncryptionError::UnknownKey(_)
+            | EncryptionError::NotRemovable(_) => Failure::new(
                 FailureKind::Machine,
-                format!("A secret cannot be opened: {error}."),
-            )
-        }
-        EncryptionError::Damaged(_) => Failure::new(
-            FailureKind::Internal,
-            format!("A secret cannot be opened: {error}."),
-        ),
-    })
+                format!("A secret cannot be decrypted: {error}."),
+            ),
+            EncryptionError::Damaged(_) => Failure::new(
+                FailureKind::Internal,
+                format!("A secret cannot be decrypted: {error}."),
+            ),
+        })
 }

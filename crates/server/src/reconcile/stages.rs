@@ -23,7 +23,7 @@ pub const fn stage_of(kind: StepKind) -> Option<Stage> {
 #[derive(Clone, Debug)]
 pub struct Stages {
     now: Vec<Condition>,
-    told: Vec<(StageState, Option<String>)>,
+    reported: Vec<(StageState, Option<String>)>,
 }
 
 impl Stages {
@@ -37,11 +37,11 @@ impl Stages {
                 known.cloned().unwrap_or(fresh)
             })
             .collect();
-        let told = now
+        let reported = now
             .iter()
             .map(|condition| (condition.state, condition.message.clone()))
             .collect();
-        Self { now, told }
+        Self { now, reported }
     }
 
     #[must_use]
@@ -93,28 +93,28 @@ impl Stages {
     }
 
     /// Events for the stages that changed since the last call.
-    pub fn take_moves(&mut self) -> Vec<PendingEvent> {
-        let mut moves = Vec::new();
-        for (now, told) in self.now.iter().zip(&mut self.told) {
-            if (now.state, &now.message) == (told.0, &told.1) {
+    pub fn take_changes(&mut self) -> Vec<PendingEvent> {
+        let mut changes = Vec::new();
+        for (now, reported) in self.now.iter().zip(&mut self.reported) {
+            if (now.state, &now.message) == (reported.0, &reported.1) {
                 continue;
             }
-            *told = (now.state, now.message.clone());
+            *reported = (now.state, now.message.clone());
             let message = match (&now.message, now.state) {
-                (Some(words), StageState::Failed) => format!("{} failed: {words}", now.title),
-                (Some(words), _) => format!("{}: {words}", now.title),
-                (None, StageState::Pending) => format!("{} is yet to come.", now.title),
+                (Some(message), StageState::Failed) => format!("{} failed: {message}", now.title),
+                (Some(message), _) => format!("{}: {message}", now.title),
+                (None, StageState::Pending) => format!("{} is pending.", now.title),
                 (None, StageState::Active) => format!("{} has begun.", now.title),
                 (None, StageState::Done) => format!("{} is done.", now.title),
                 (None, StageState::Failed) => format!("{} failed.", now.title),
             };
-            moves.push(PendingEvent::new(
+            changes.push(PendingEvent::new(
                 EventKind::StageChanged,
                 message,
                 json!({"stage": now.stage, "state": now.state, "message": now.message}),
             ));
         }
-        moves
+        changes
     }
 }
 
@@ -123,20 +123,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_that_moved_is_told_once() {
+    fn a_stage_change_is_reported_once() {
         let mut stages = Stages::new(&[]);
         stages.began(StepKind::EnsureNetwork);
         stages.done(StepKind::EnsureNetwork);
         stages.failed(StepKind::EnsureDatabase, "no disk");
-        let moves: Vec<_> = stages.take_moves().into_iter().map(|m| m.message).collect();
+        let changes: Vec<_> = stages.take_changes().into_iter().map(|m| m.message).collect();
         assert_eq!(
-            moves,
+            changes,
             [
                 "Database Creation failed: no disk",
                 "Network Configuration is done."
             ]
         );
-        assert!(stages.take_moves().is_empty());
+        assert!(stages.take_changes().is_empty());
     }
 
     #[test]
@@ -144,10 +144,10 @@ mod tests {
         let mut stages = Stages::new(&[]);
         stages.done(StepKind::AwaitTerminal);
         let since = stages.since(Stage::TerminalReady);
-        stages.take_moves();
+        stages.take_changes();
         stages.began(StepKind::AwaitTerminal);
         stages.done(StepKind::AwaitTerminal);
-        assert!(stages.take_moves().is_empty());
+        assert!(stages.take_changes().is_empty());
         assert_eq!(stages.since(Stage::TerminalReady), since);
     }
 

@@ -10,9 +10,9 @@ use super::Shared;
 use crate::store::warnings;
 
 /// Pause after a failed write, and after a driver's stream has ended, which it should not.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Attempts to write a warning. A lost warning is only not reported.
-const TRIES: usize = 12;
+const MAX_ATTEMPTS: usize = 12;
 
 /// Watches the drivers of all regions, forever.
 pub async fn listen(shared: Arc<Shared>) {
@@ -23,9 +23,9 @@ pub async fn listen(shared: Arc<Shared>) {
             loop {
                 let mut warnings = region.driver.warnings();
                 while let Some(warning) = warnings.next().await {
-                    tell(&shared, &warning).await;
+                    report(&shared, &warning).await;
                 }
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         });
     }
@@ -34,31 +34,31 @@ pub async fn listen(shared: Arc<Shared>) {
     std::future::pending().await
 }
 
-async fn tell(shared: &Shared, warning: &Warning) {
+async fn report(shared: &Shared, warning: &Warning) {
     let message = sentence(warning);
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         match warnings::report(&shared.core.store, warning, &message).await {
-            Ok(told) => {
-                if told {
+            Ok(reported) => {
+                if reported {
                     tracing::warn!(sandbox = %warning.sandbox.resource, cause = warning.cause, count = warning.count,
-                        said = warning.failure.kubernetes_status, "the data plane warns");
+                        kubernetes_status = warning.failure.kubernetes_status, "the data plane reported a warning");
                 }
                 return;
             }
-            Err(error) => tracing::warn!(%error, "a warning could not be written down"),
+            Err(error) => tracing::warn!(%error, "a warning could not be stored"),
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
 /// A warning as a sentence for people.
 fn sentence(warning: &Warning) -> String {
-    let words = warning.failure.message.trim_end_matches('.');
-    let mut letters = words.chars();
+    let message = warning.failure.message.trim_end_matches('.');
+    let mut letters = message.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string());
     let mut text = format!("{}{}.", first.unwrap_or_default(), letters.as_str());
     if warning.count > 1 {
-        text.push_str(&format!(" (Said {} times until now.)", warning.count));
+        text.push_str(&format!(" (Reported {} times so far.)", warning.count));
     }
     text
 }

@@ -31,17 +31,17 @@ use crate::{
 };
 
 /// The shortest time between two writes about one sandbox; it doubles while changes keep coming.
-const GATHER: Duration = Duration::from_millis(200);
-const LONGEST_GATHER: Duration = Duration::from_secs(10);
+const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(200);
+const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two connections, at first and at most.
-const RECONNECT: Duration = Duration::from_millis(200);
-const LONGEST_RECONNECT: Duration = Duration::from_secs(30);
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(200);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(30);
 /// Most ports of one sandbox that are reported.
-const MOST_PORTS: usize = 200;
+const MAX_PORTS: usize = 200;
 /// Callback connections of one sandbox at a time: the newest, and one that is closing.
-const MOST_ANSWERING: usize = 2;
+const MAX_CALLBACKS: usize = 2;
 /// Characters of a text from inside a sandbox.
-const LONGEST_TEXT: usize = 2000;
+const MAX_TEXT: usize = 2000;
 
 /// The sandboxes that this process follows.
 #[derive(Default)]
@@ -118,8 +118,8 @@ impl Shared {
             live,
             _task: AbortOnDropHandle::new(task),
         };
-        let before = self.followers.all.lock().insert(sandbox, follower);
-        drop(before);
+        let replaced = self.followers.all.lock().insert(sandbox, follower);
+        drop(replaced);
     }
 }
 
@@ -131,71 +131,71 @@ async fn follow(
     token: SecretString,
     live: Arc<Mutex<Option<Status>>>,
 ) {
-    let mut pause = RECONNECT;
-    let answering = Arc::new(Semaphore::new(MOST_ANSWERING));
+    let mut pause = MIN_RECONNECT_DELAY;
+    let callbacks = Arc::new(Semaphore::new(MAX_CALLBACKS));
     // sandboxd checks the clone at each start; a clone that is present is reported once.
     let mut cloned = followed
         .status
         .as_ref()
         .is_some_and(|status| status.repository == RepositoryState::Cloned);
     loop {
-        let heard = listen(
+        let end = watch_once(
             &shared,
             &mut followed,
             watch.take(),
             &mut cloned,
             &token,
             &live,
-            &answering,
+            &callbacks,
         )
         .await;
         let was_live = live.lock().take().is_some();
-        match heard {
-            Heard::NotOurs => break,
-            Heard::End => {
+        match end {
+            WatchEnd::NotAssigned => break,
+            WatchEnd::Disconnected => {
                 if was_live {
                     // The sandbox ended, or is about to be replaced. The reconciler observes it.
                     shared.requeue(followed.sandbox.id);
-                    pause = RECONNECT;
+                    pause = MIN_RECONNECT_DELAY;
                 }
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_RECONNECT);
+        pause = (pause * 2).min(MAX_RECONNECT_DELAY);
         match replicas::follows(&shared.core.store, shared.replica, followed.sandbox.id).await {
             Ok(true) | Err(_) => {}
             Ok(false) => break,
         }
     }
     // Not through `Followers::stop`: that would drop, and so abort, this very task in between.
-    let own = {
+    let removed = {
         let mut all = shared.followers.all.lock();
         match all.get(&followed.sandbox.id) {
             Some(follower) if Arc::ptr_eq(&follower.live, &live) => all.remove(&followed.sandbox.id),
             _ => None,
         }
     };
-    drop(own);
+    drop(removed);
 }
 
-enum Heard {
+enum WatchEnd {
     /// The connection ended or could not be made.
-    End,
+    Disconnected,
     /// According to the row, another process follows, or the sandbox does not run.
-    NotOurs,
+    NotAssigned,
 }
 
-async fn listen(
+async fn watch_once(
     shared: &Shared,
     followed: &mut Followed,
     watch: Option<StatusStream>,
     cloned: &mut bool,
     token: &SecretString,
     live: &Mutex<Option<Status>>,
-    answering: &Arc<Semaphore>,
-) -> Heard {
+    callbacks: &Arc<Semaphore>,
+) -> WatchEnd {
     let Some(region) = shared.core.regions.get(&followed.region) else {
-        return Heard::End;
+        return WatchEnd::Disconnected;
     };
     let sandbox = followed.sandbox.clone();
     let sandboxd = SandboxdClient::new(&*region.driver, &sandbox, token);
@@ -205,26 +205,26 @@ async fn listen(
             Ok(statuses) => statuses,
             Err(error) => {
                 tracing::debug!(sandbox = %sandbox.resource, %error, "a sandbox could not be followed");
-                return Heard::End;
+                return WatchEnd::Disconnected;
             }
         },
     };
     let mut waiting: Option<Status> = None;
-    let mut gather = GATHER;
+    let mut interval = MIN_WRITE_INTERVAL;
     let mut may_write = Instant::now();
     loop {
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(may_write), if waiting.is_some() => {
                 let Some(status) = waiting.take() else { continue };
-                let quiet = may_write.elapsed() > gather * 4;
-                gather = if quiet { GATHER } else { (gather * 2).min(LONGEST_GATHER) };
-                may_write = Instant::now() + gather;
+                let quiet = may_write.elapsed() > interval * 4;
+                interval = if quiet { MIN_WRITE_INTERVAL } else { (interval * 2).min(MAX_WRITE_INTERVAL) };
+                may_write = Instant::now() + interval;
                 match write(shared, followed, cloned, &status).await {
                     Ok(true) => {}
-                    Ok(false) => return Heard::NotOurs,
+                    Ok(false) => return WatchEnd::NotAssigned,
                     Err(error) => {
-                        tracing::warn!(sandbox = %sandbox.resource, %error, "a status was not written down");
+                        tracing::warn!(sandbox = %sandbox.resource, %error, "a status was not stored");
                         waiting = Some(status);
                     }
                 }
@@ -232,13 +232,13 @@ async fn listen(
             status = statuses.next() => match status {
                 Some(Ok(mut status)) => {
                     if std::mem::take(&mut status.callback_requested) {
-                        answer(shared, region, &sandbox, token, answering);
+                        open_callback(shared, region, &sandbox, token, callbacks);
                     }
                     let status = bounded(status);
                     *live.lock() = Some(status.clone());
                     waiting = (followed.status.as_ref() != Some(&status)).then_some(status);
                 }
-                Some(Err(_)) | None => return Heard::End,
+                Some(Err(_)) | None => return WatchEnd::Disconnected,
             }
         }
     }
@@ -246,23 +246,23 @@ async fn listen(
 
 /// Opens a callback connection for the sandbox's programs. It outlives the follower, and a drain waits for the
 /// requests in flight on it.
-fn answer(
+fn open_callback(
     shared: &Shared,
     region: &Region,
     sandbox: &SandboxRef,
     token: &SecretString,
-    answering: &Arc<Semaphore>,
+    callbacks: &Arc<Semaphore>,
 ) {
-    let Ok(place) = Arc::clone(answering).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(callbacks).try_acquire_owned() else {
         return;
     };
     let (callback, driver) = (shared.callback.clone(), Arc::clone(&region.driver));
     let (sandbox, token) = (sandbox.clone(), token.clone());
     shared.core.tasks.spawn(async move {
         if let Err(error) = callback::open(callback, &*driver, &sandbox, &token).await {
-            tracing::debug!(sandbox = %sandbox.resource, error, "a sandbox could not be asked what it wants");
+            tracing::debug!(sandbox = %sandbox.resource, error, "a callback connection failed");
         }
-        drop(place);
+        drop(permit);
     });
 }
 
@@ -274,11 +274,11 @@ async fn write(
     status: &Status,
 ) -> Result<bool, sqlx::Error> {
     let before = followed.status.clone().unwrap_or_default();
-    let mut happenings = differences(&before, status);
-    happenings.retain(|happening| !*cloned || happening.kind != EventKind::RepositoryCloned);
+    let mut pending_events = differences(&before, status);
+    pending_events.retain(|pending_event| !*cloned || pending_event.kind != EventKind::RepositoryCloned);
     let store = &shared.core.store;
-    let ours = replicas::write_status(store, shared.replica, followed, status, happenings).await?;
-    if ours {
+    let assigned = replicas::write_status(store, shared.replica, followed, status, pending_events).await?;
+    if assigned {
         if before.repository != status.repository {
             // An attempt may be waiting for the clone, or the clone's failure is not reported yet.
             shared.requeues.sandbox(followed.sandbox.id, true);
@@ -286,7 +286,7 @@ async fn write(
         *cloned |= status.repository == RepositoryState::Cloned;
         followed.status = Some(status.clone());
     }
-    Ok(ours)
+    Ok(assigned)
 }
 
 /// Limits a status's length and removes control characters from its texts.
@@ -294,30 +294,30 @@ async fn write(
 pub fn bounded(mut status: Status) -> Status {
     status.ports.sort();
     status.ports.dedup_by_key(|open| open.port);
-    status.ports.truncate(MOST_PORTS);
+    status.ports.truncate(MAX_PORTS);
     for open in &mut status.ports {
         if let Some(process) = &mut open.process {
-            *process = plain(process, 64);
+            *process = without_control_chars(process, 64);
         }
     }
-    status.version = plain(&status.version, 64);
+    status.version = without_control_chars(&status.version, 64);
     if let RepositoryState::Failed { message } = &mut status.repository {
-        *message = plain(message, LONGEST_TEXT);
+        *message = without_control_chars(message, MAX_TEXT);
     }
     status
 }
 
-fn plain(text: &str, longest: usize) -> String {
+fn without_control_chars(text: &str, max: usize) -> String {
     text.chars()
         .filter(|c| !c.is_control() || *c == '\n')
-        .take(longest)
+        .take(max)
         .collect()
 }
 
 /// Events, with a sentence each, for what is in `now` and not in `before`.
 #[must_use]
 pub fn differences(before: &Status, now: &Status) -> Vec<PendingEvent> {
-    let mut happenings = Vec::new();
+    let mut pending_events = Vec::new();
     let opened = now.ports.iter().filter(|open| !has(before, open.port));
     for open in opened {
         let by = open
@@ -325,14 +325,14 @@ pub fn differences(before: &Status, now: &Status) -> Vec<PendingEvent> {
             .as_ref()
             .map(|process| format!(" ({process})"))
             .unwrap_or_default();
-        happenings.push(PendingEvent::new(
+        pending_events.push(PendingEvent::new(
             EventKind::PortOpened,
             format!("Port {} is open{by}.", open.port),
             json!({"port": open.port, "process": open.process}),
         ));
     }
     for ListeningPort { port, .. } in before.ports.iter().filter(|open| !has(now, open.port)) {
-        happenings.push(PendingEvent::new(
+        pending_events.push(PendingEvent::new(
             EventKind::PortClosed,
             format!("Port {port} is closed."),
             json!({"port": port}),
@@ -345,7 +345,7 @@ pub fn differences(before: &Status, now: &Status) -> Vec<PendingEvent> {
     } = &now.start_command
         && before.start_command != now.start_command
     {
-        happenings.push(PendingEvent::new(
+        pending_events.push(PendingEvent::new(
             EventKind::StartCommandExited,
             format!(
                 "The start command ended with exit code {}; it is started again.",
@@ -356,12 +356,12 @@ pub fn differences(before: &Status, now: &Status) -> Vec<PendingEvent> {
     }
     if before.repository != now.repository {
         match &now.repository {
-            RepositoryState::Cloned => happenings.push(PendingEvent::new(
+            RepositoryState::Cloned => pending_events.push(PendingEvent::new(
                 EventKind::RepositoryCloned,
                 "The repository was cloned.",
                 json!({}),
             )),
-            RepositoryState::Failed { message } => happenings.push(PendingEvent::new(
+            RepositoryState::Failed { message } => pending_events.push(PendingEvent::new(
                 EventKind::RepositoryFailed,
                 format!("The repository could not be cloned: {message}"),
                 json!({"message": message}),
@@ -369,7 +369,7 @@ pub fn differences(before: &Status, now: &Status) -> Vec<PendingEvent> {
             RepositoryState::None | RepositoryState::Cloning => {}
         }
     }
-    happenings
+    pending_events
 }
 
 fn has(status: &Status, port: u16) -> bool {
@@ -399,12 +399,12 @@ mod tests {
     fn kinds(before: &Status, now: &Status) -> Vec<EventKind> {
         differences(before, now)
             .into_iter()
-            .map(|happening| happening.kind)
+            .map(|pending_event| pending_event.kind)
             .collect()
     }
 
     #[test]
-    fn ports_that_come_and_go_are_told() {
+    fn opened_and_closed_ports_are_reported() {
         let (before, now) = (listening(&[3000, 5000]), listening(&[5000, 8080]));
         assert_eq!(
             kinds(&before, &now),
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn each_exit_of_the_start_command_is_told_with_its_code() {
+    fn each_exit_of_the_start_command_is_reported() {
         let at = Utc::now();
         let backing_off = |restarts| Status {
             start_command: StartCommand::BackOff {
@@ -424,13 +424,13 @@ mod tests {
             },
             ..Status::default()
         };
-        let told = differences(&backing_off(1), &backing_off(2));
-        assert_eq!(told[0].kind, EventKind::StartCommandExited);
-        assert_eq!(told[0].data["exitCode"], 137);
+        let events = differences(&backing_off(1), &backing_off(2));
+        assert_eq!(events[0].kind, EventKind::StartCommandExited);
+        assert_eq!(events[0].data["exitCode"], 137);
     }
 
     #[test]
-    fn the_end_of_a_clone_is_told_and_its_beginning_is_not() {
+    fn only_the_end_of_a_clone_is_reported() {
         let with = |repository| Status {
             repository,
             ..Status::default()
@@ -446,18 +446,18 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_inside_a_sandbox_is_bounded() {
+    fn status_from_a_sandbox_is_bounded() {
         let mut status = listening(&(1..=1000).collect::<Vec<_>>());
         status.ports[0].process = Some("x\u{1b}[31m".repeat(100));
         status.repository = RepositoryState::Failed {
             message: "y".repeat(1_000_000),
         };
         let status = bounded(status);
-        assert_eq!(status.ports.len(), MOST_PORTS);
+        assert_eq!(status.ports.len(), MAX_PORTS);
         let process = status.ports[0].process.as_deref().unwrap_or_default();
         assert!(process.len() <= 64 && !process.contains('\u{1b}'));
         assert!(
-            matches!(status.repository, RepositoryState::Failed { message } if message.len() == LONGEST_TEXT)
+            matches!(status.repository, RepositoryState::Failed { message } if message.len() == MAX_TEXT)
         );
     }
 }

@@ -14,28 +14,28 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Options, Shared, UnderWay, backoff, disk, lease_worker, metrics::Metrics, orphans, removal, requeue,
+    InFlight, Options, Shared, backoff, disk, lease_worker, metrics::Metrics, orphans, removal, requeue,
     requeue::RequeueQueue, warnings, watch::Followers,
 };
 use crate::{
     callback::Callback,
     core::Core,
     store::{
-        leases::{self, Claim, Lease, Room},
+        leases::{self, Capacity, Claim, Lease},
         notify::Topic,
         observed, removals, replicas,
     },
 };
 
 /// The longest time between two checks for due work, because any wake-up may be lost.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Pause after the control database did not answer.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Sandboxes without a follower that are taken over in one query.
-const FOLLOW_AT_ONCE: i64 = 100;
+const FOLLOW_BATCH: i64 = 100;
 /// Factor on the concurrency limit for regions whose work runs on other machines. Such work mostly waits, and a
 /// slow cluster must not delay the start of other work.
-const ELSEWHERE: usize = 16;
+const REMOTE_FACTOR: usize = 16;
 
 /// The workers of this process.
 pub struct Worker;
@@ -72,16 +72,16 @@ impl Worker {
 }
 
 /// Stops the follower tasks when the loop ends, however it ends.
-struct Ended(Arc<Shared>);
+struct StopFollowersOnDrop(Arc<Shared>);
 
-impl Drop for Ended {
+impl Drop for StopFollowersOnDrop {
     fn drop(&mut self) {
         self.0.followers.clear();
     }
 }
 
-/// What a task of the loop worked on.
-enum Finished {
+/// The job that a task of the loop finished.
+enum FinishedJob {
     Sandbox(Lease),
     Removal(Uuid),
 }
@@ -95,24 +95,24 @@ struct Job {
 /// Tasks and the leases under which they work.
 struct Jobs {
     shared: Arc<Shared>,
-    tasks: JoinSet<Finished>,
+    tasks: JoinSet<FinishedJob>,
     sandboxes: HashMap<SandboxId, Job>,
     /// Regions of the removals, by lease.
     removals: HashMap<Uuid, String>,
 }
 
 async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let _ended = Ended(Arc::clone(&shared));
-    let mut beside = JoinSet::new();
-    begin(&shared).await;
-    beside.spawn(requeue::listen(Arc::clone(&shared)));
-    beside.spawn(requeue::write(Arc::clone(&shared)));
-    beside.spawn(warnings::listen(Arc::clone(&shared)));
-    beside.spawn(live(Arc::clone(&shared)));
+    let _ended = StopFollowersOnDrop(Arc::clone(&shared));
+    let mut background = JoinSet::new();
+    register(&shared).await;
+    background.spawn(requeue::listen(Arc::clone(&shared)));
+    background.spawn(requeue::write(Arc::clone(&shared)));
+    background.spawn(warnings::listen(Arc::clone(&shared)));
+    background.spawn(heartbeat(Arc::clone(&shared)));
     if let Some(every) = shared.options.sweep {
-        beside.spawn(orphans::run(Arc::clone(&shared), every));
+        background.spawn(orphans::run(Arc::clone(&shared), every));
     }
-    beside.spawn(disk::run(Arc::clone(&shared), shared.options.measure));
+    background.spawn(disk::run(Arc::clone(&shared), shared.options.measure));
     // While no worker ran, machines may have restarted and containers may be lost.
     shared.requeues.everything();
 
@@ -124,28 +124,28 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = jobs.claim_for_ever() => {}
+        () = jobs.claim_loop() => {}
     }
     jobs.drain().await;
-    beside.shutdown().await;
+    background.shutdown().await;
     shared.followers.clear();
-    if let Err(error) = replicas::end(&shared.core.store, shared.replica).await {
-        tracing::warn!(%error, "this process could not sign off from the control database");
+    if let Err(error) = replicas::remove(&shared.core.store, shared.replica).await {
+        tracing::warn!(%error, "this process could not be removed from the replicas");
     }
 }
 
 /// Registers this process as alive, before it claims anything.
-async fn begin(shared: &Shared) {
+async fn register(shared: &Shared) {
     let store = &shared.core.store;
     let (replica, lifetime) = (shared.replica, shared.options.lifetime);
     loop {
-        let begun = async {
+        let registered = async {
             if shared.options.alone {
-                replicas::forget_others(store, replica).await?;
+                replicas::remove_others(store, replica).await?;
             }
-            replicas::live(store, replica, lifetime).await
+            replicas::renew(store, replica, lifetime).await
         };
-        match begun.await {
+        match registered.await {
             Ok(()) => return,
             Err(error) => tracing::warn!(%error, "the control database did not answer a worker"),
         }
@@ -154,16 +154,16 @@ async fn begin(shared: &Shared) {
 }
 
 /// Renews this process's registration, and follows sandboxes that no process follows, forever.
-async fn live(shared: Arc<Shared>) {
+async fn heartbeat(shared: Arc<Shared>) {
     let store = &shared.core.store;
     let lifetime = shared.options.lifetime;
     loop {
-        let lived = async {
-            replicas::live(store, shared.replica, lifetime).await?;
+        let renewed = async {
+            replicas::renew(store, shared.replica, lifetime).await?;
             loop {
-                let alone = replicas::follow(store, shared.replica, FOLLOW_AT_ONCE).await?;
-                let all = alone.len() < usize::try_from(FOLLOW_AT_ONCE).unwrap_or(usize::MAX);
-                for followed in alone {
+                let unfollowed = replicas::follow(store, shared.replica, FOLLOW_BATCH).await?;
+                let all = unfollowed.len() < usize::try_from(FOLLOW_BATCH).unwrap_or(usize::MAX);
+                for followed in unfollowed {
                     shared.follow(followed, None);
                 }
                 if all {
@@ -171,8 +171,8 @@ async fn live(shared: Arc<Shared>) {
                 }
             }
         };
-        if let Err(error) = lived.await {
-            tracing::warn!(%error, "this process could not tell the control database that it is alive");
+        if let Err(error) = renewed.await {
+            tracing::warn!(%error, "the registration of this replica could not be renewed");
         }
         shared
             .metrics
@@ -183,9 +183,9 @@ async fn live(shared: Arc<Shared>) {
 }
 
 impl Jobs {
-    async fn claim_for_ever(&mut self) {
+    async fn claim_loop(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut wishes = shared.core.hub.interest(Topic::DesiredState);
+        let mut desired_states = shared.core.hub.subscribe(Topic::DesiredState);
         loop {
             let next = match self.claim().await {
                 Ok(next) => {
@@ -194,20 +194,20 @@ impl Jobs {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control database did not answer a worker");
-                    let words = "the control database does not answer the workers";
-                    shared.core.metrics.report("reconcile", Some(words.to_owned()));
+                    let message = "the control database does not answer the workers";
+                    shared.core.metrics.report("reconcile", Some(message.to_owned()));
                     Some(Instant::now() + STORE_RETRY)
                 }
             };
             tokio::select! {
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    self.finished(done);
+                    self.finish(done);
                     while let Some(done) = self.tasks.try_join_next() {
-                        self.finished(done);
+                        self.finish(done);
                     }
                 }
                 () = shared.wake.notified() => {}
-                () = wishes.changed() => self.notify_newer_generations().await,
+                () = desired_states.changed() => self.notify_newer_generations().await,
                 () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         }
@@ -217,30 +217,30 @@ impl Jobs {
     async fn claim(&mut self) -> Result<Option<Instant>, sqlx::Error> {
         let shared = Arc::clone(&self.shared);
         let (store, lease) = (&shared.core.store, shared.options.lease);
-        let room = self.room(self.sandboxes.values().map(|job| job.region.as_str()));
-        let claimed = if room.is_full() {
+        let capacity = self.capacity(self.sandboxes.values().map(|job| job.region.as_str()));
+        let claimed = if capacity.is_full() {
             Vec::new()
         } else {
-            leases::claim(store, &room, lease).await?
+            leases::claim(store, &capacity, lease).await?
         };
         for claim in claimed {
             match claim {
-                Ok(claim) => self.begin(claim),
+                Ok(claim) => self.start(claim),
                 Err(unreadable) => {
                     tracing::error!(sandbox = %unreadable.lease.sandbox, error = %unreadable.error, "a row cannot be read");
                     let failure = Failure::new(
                         FailureKind::Internal,
-                        "The sandbox's row in the control database cannot be read; the log says why.",
+                        "The sandbox's row in the control database cannot be read; the log has the reason.",
                     );
-                    observed::give_up(store, unreadable.lease, &failure, backoff::LONGEST).await?;
+                    observed::record_failure(store, unreadable.lease, &failure, backoff::MAX).await?;
                 }
             }
         }
-        let room = self.room(self.removals.values().map(String::as_str));
-        let removals = if room.is_full() {
+        let capacity = self.capacity(self.removals.values().map(String::as_str));
+        let removals = if capacity.is_full() {
             Vec::new()
         } else {
-            removals::claim(store, &room, lease).await?
+            removals::claim(store, &capacity, lease).await?
         };
         for removal in removals {
             self.removals
@@ -252,76 +252,76 @@ impl Jobs {
                 let _ = AssertUnwindSafe(removal::run(&shared, removal))
                     .catch_unwind()
                     .await;
-                Finished::Removal(lease)
+                FinishedJob::Removal(lease)
             });
         }
-        let sandboxes = self.room(self.sandboxes.values().map(|job| job.region.as_str()));
-        let removals = self.room(self.removals.values().map(String::as_str));
+        let sandboxes = self.capacity(self.sandboxes.values().map(|job| job.region.as_str()));
+        let removals = self.capacity(self.removals.values().map(String::as_str));
         let due = leases::next_due(store, &sandboxes, &removals).await?;
-        // Not at once: work that is due and was not claimed belongs to another process.
+        // Not at once, because due work that was not claimed is leased by another process.
         let sleep = due
-            .unwrap_or(LONGEST_SLEEP)
-            .clamp(Duration::from_millis(50), LONGEST_SLEEP);
+            .unwrap_or(MAX_SLEEP)
+            .clamp(Duration::from_millis(50), MAX_SLEEP);
         Ok(Some(Instant::now() + sleep))
     }
 
-    /// Free places of each region: its concurrency limit minus the jobs in `taken`.
-    fn room<'a>(&self, taken: impl Iterator<Item = &'a str>) -> Room {
+    /// Free capacity of each region: its concurrency limit minus the jobs in `taken`.
+    fn capacity<'a>(&self, taken: impl Iterator<Item = &'a str>) -> Capacity {
         let concurrent = self.shared.options.concurrent;
-        let mut room = Room {
+        let mut capacity = Capacity {
             regions: Vec::new(),
-            elsewhere: concurrent,
+            other_regions: concurrent,
         };
         for region in self.shared.core.regions.iter() {
-            let elsewhere = region.driver.capabilities().is_remote;
-            let places = concurrent * if elsewhere { ELSEWHERE } else { 1 };
-            room.regions.push((region.name.clone(), places));
+            let is_remote = region.driver.capabilities().is_remote;
+            let slots = concurrent * if is_remote { REMOTE_FACTOR } else { 1 };
+            capacity.regions.push((region.name.clone(), slots));
         }
         for name in taken {
-            let region = room.regions.iter_mut().find(|(region, _)| region == name);
-            let places = region.map_or(&mut room.elsewhere, |(_, places)| places);
-            *places = places.saturating_sub(1);
+            let region = capacity.regions.iter_mut().find(|(region, _)| region == name);
+            let slots = region.map_or(&mut capacity.other_regions, |(_, slots)| slots);
+            *slots = slots.saturating_sub(1);
         }
-        room
+        capacity
     }
 
-    fn begin(&mut self, claim: Claim) {
+    fn start(&mut self, claim: Claim) {
         let shared = Arc::clone(&self.shared);
         let lease = claim.lease;
-        let (newest, wished) = watch::channel(claim.sandbox.generation);
-        let under_way = UnderWay {
+        let (newest, newest_generation) = watch::channel(claim.sandbox.generation);
+        let in_flight_state = InFlight {
             newest,
             requeued: false,
         };
-        shared.in_flight.lock().insert(lease.sandbox, under_way);
+        shared.in_flight.lock().insert(lease.sandbox, in_flight_state);
         let region = claim.project.region.clone();
         self.sandboxes.insert(lease.sandbox, Job { lease, region });
         shared.metrics.working.inc();
         self.tasks.spawn(async move {
-            let work = AssertUnwindSafe(lease_worker::run(&shared, claim, wished)).catch_unwind();
+            let work = AssertUnwindSafe(lease_worker::run(&shared, claim, newest_generation)).catch_unwind();
             if work.await.is_err() {
-                give_up_after_panic(&shared, lease).await;
+                record_panic(&shared, lease).await;
             }
-            Finished::Sandbox(lease)
+            FinishedJob::Sandbox(lease)
         });
     }
 
-    fn finished(&mut self, done: Result<Finished, tokio::task::JoinError>) {
+    fn finish(&mut self, done: Result<FinishedJob, tokio::task::JoinError>) {
         match done {
-            Ok(Finished::Sandbox(lease)) => {
+            Ok(FinishedJob::Sandbox(lease)) => {
                 self.sandboxes.remove(&lease.sandbox);
-                let under_way = self.shared.in_flight.lock().remove(&lease.sandbox);
+                let in_flight_state = self.shared.in_flight.lock().remove(&lease.sandbox);
                 // The requeue came after the last observation.
-                if under_way.is_some_and(|under_way| under_way.requeued) {
+                if in_flight_state.is_some_and(|in_flight_state| in_flight_state.requeued) {
                     self.shared.requeues.sandbox(lease.sandbox, false);
                 }
                 self.shared.metrics.working.dec();
             }
-            Ok(Finished::Removal(lease)) => {
+            Ok(FinishedJob::Removal(lease)) => {
                 self.removals.remove(&lease);
             }
             // Only the end of the loop cancels tasks, and panics are caught inside.
-            Err(error) => tracing::error!(%error, "a job broke off"),
+            Err(error) => tracing::error!(%error, "a job was aborted"),
         }
     }
 
@@ -334,11 +334,11 @@ impl Jobs {
         match leases::generations(&self.shared.core.store, &ids).await {
             Ok(generations) => {
                 for (sandbox, generation) in generations {
-                    self.shared.heard_of(sandbox, generation);
+                    self.shared.notify_generation(sandbox, generation);
                 }
             }
             // The renewal of the lease reports it too, a little later.
-            Err(error) => tracing::debug!(%error, "newer wishes were not read"),
+            Err(error) => tracing::debug!(%error, "newer generations were not read"),
         }
     }
 
@@ -347,7 +347,7 @@ impl Jobs {
     async fn drain(&mut self) {
         let deadline = Instant::now() + self.shared.options.drain;
         while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
-            self.finished(done);
+            self.finish(done);
         }
         self.tasks.shutdown().await;
         let leases: Vec<Lease> = self.sandboxes.values().map(|job| job.lease).collect();
@@ -358,18 +358,18 @@ impl Jobs {
             removals::release(store, &removals).await
         };
         if let Err(error) = released.await {
-            tracing::warn!(%error, "leases were not given back; they run out by themselves");
+            tracing::warn!(%error, "leases were not released; others wait until they expire");
         }
     }
 }
 
-async fn give_up_after_panic(shared: &Shared, lease: Lease) {
+async fn record_panic(shared: &Shared, lease: Lease) {
     tracing::error!(sandbox = %lease.sandbox, "an attempt panicked; this is a defect of the control plane");
     let failure = Failure::new(
         FailureKind::Internal,
-        "The control plane failed while it worked on the sandbox. This is a defect; its log has the details.",
+        "The control plane failed while it reconciled the sandbox. This is a defect; its log has the details.",
     );
-    if let Err(error) = observed::give_up(&shared.core.store, lease, &failure, backoff::LONGEST).await {
-        tracing::warn!(sandbox = %lease.sandbox, %error, "a panic was not written down");
+    if let Err(error) = observed::record_failure(&shared.core.store, lease, &failure, backoff::MAX).await {
+        tracing::warn!(sandbox = %lease.sandbox, %error, "a panic was not stored");
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     auth::permission::{Authorized, Permission},
     core::Core,
     store::{associated_data, projects::ProjectRow, sandboxes, sandboxes::SandboxRow},
-    tunnel::Farewell,
+    tunnel::CloseReason,
 };
 
 /// A running sandbox, and the token of its sandboxd.
@@ -43,8 +43,10 @@ impl RunningSandbox {
     /// 409 that names the phase, if the sandbox does not run.
     pub(crate) async fn of(core: &Core, project: &ProjectRow) -> Result<Self> {
         match sandboxes::main_of(&core.store, project).await? {
-            Some(sandbox) => Self::of_row(core, &project.region, &sandbox).map_err(|e| e.of(project.id)),
-            None => Err(not_running(None).of(project.id)),
+            Some(sandbox) => {
+                Self::of_row(core, &project.region, &sandbox).map_err(|e| e.with_project(project.id))
+            }
+            None => Err(not_running(None).with_project(project.id)),
         }
     }
 
@@ -108,10 +110,10 @@ impl RunningSandbox {
 
 /// When a stream in a project must end: the server drains, or the caller's credential or permission no longer
 /// holds.
-pub(crate) async fn stream_end<R: Permission>(core: Core, authorized: Authorized<R>) -> Farewell {
+pub(crate) async fn stream_end<R: Permission>(core: Core, authorized: Authorized<R>) -> CloseReason {
     tokio::select! {
-        () = core.shutdown.cancelled() => Farewell::Restarting,
-        () = authorized.ended(&core) => Farewell::Refused,
+        () = core.shutdown.cancelled() => CloseReason::Restarting,
+        () = authorized.ended(&core) => CloseReason::Refused,
     }
 }
 
@@ -132,8 +134,8 @@ fn not_running(phase: Option<Phase>) -> Error {
         ),
         Some(Phase::Error) => (
             "The sandbox could not be started yet.",
-            "The project's status says why, and when it is tried again.",
+            "The project's status has the reason and the time of the next attempt.",
         ),
     };
-    Error::conflict(sentence).saying(format!("{sentence} {advice}"))
+    Error::conflict(sentence).with_message(format!("{sentence} {advice}"))
 }

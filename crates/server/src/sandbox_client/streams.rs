@@ -23,11 +23,11 @@ impl Streams {
     ///
     /// # Errors
     /// 429 at the limit, [`crate::settings::Limits::streams_per_user`].
-    pub(crate) fn begin(&self, core: &Core, caller: &Caller) -> Result<StreamPermit> {
-        let most = core.settings.limits.streams_per_user;
-        self.0.begin(caller.user(), most).ok_or_else(|| {
+    pub(crate) fn acquire(&self, core: &Core, caller: &Caller) -> Result<StreamPermit> {
+        let max = core.settings.limits.streams_per_user;
+        self.0.acquire(caller.user(), max).ok_or_else(|| {
             Error::too_often(
-                format!("You have {most} terminals and streams open already; close some first."),
+                format!("You have {max} terminals and streams open already; close some first."),
                 Duration::from_secs(5),
             )
         })

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use crate::{
     Error, Result,
     core::Core,
-    tunnel::{Farewell, Speech, relay},
+    tunnel::{CloseReason, TunnelProtocol, relay},
 };
 
 /// A validated handshake of a client.
@@ -52,7 +52,7 @@ impl Handshake {
         self,
         core: &Core,
         (answer, server): (HeaderMap, Upgraded),
-        end: impl Future<Output = Farewell> + Send + 'static,
+        end: impl Future<Output = CloseReason> + Send + 'static,
         permit: impl Send + 'static,
     ) -> Result<Response> {
         let accept = accept_of(&self.request.key);
@@ -60,14 +60,14 @@ impl Handshake {
             return Err(Error::new(
                 StatusCode::BAD_GATEWAY,
                 "BrokenAnswer",
-                "The sandbox did not answer this WebSocket handshake but another one.",
+                "The sandbox answered a different WebSocket handshake.",
             ));
         }
         let client = self.client;
         core.tunnels.spawn(async move {
             if let Ok(client) = client.await {
                 let (client, server) = (TokioIo::new(client), TokioIo::new(server));
-                relay(client, server, Bytes::new(), Speech::WebSocket, end).await;
+                relay(client, server, Bytes::new(), TunnelProtocol::WebSocket, end).await;
             }
             drop(permit);
         });
@@ -95,7 +95,7 @@ fn key(request: &Request<Body>, protocol: Option<&str>) -> Result<HeaderValue> {
         return Err(Error::new(
             StatusCode::UPGRADE_REQUIRED,
             "UpgradeRequired",
-            "This path speaks WebSocket; connect with a client that does.",
+            "This path needs a WebSocket client.",
         ));
     }
     if headers
@@ -103,7 +103,7 @@ fn key(request: &Request<Body>, protocol: Option<&str>) -> Result<HeaderValue> {
         .is_none_or(|version| version != "13")
     {
         return Err(Error::bad_request(
-            "Only version 13 of the WebSocket protocol is spoken here.",
+            "Only version 13 of the WebSocket protocol is supported.",
         ));
     }
     if let Some(protocol) = protocol

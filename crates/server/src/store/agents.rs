@@ -87,7 +87,7 @@ pub async fn account(store: &Store, sandbox: SandboxId, task: Option<Uuid>) -> R
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn add(
+pub async fn add_usage(
     store: &Store,
     project: ProjectId,
     task: Option<Uuid>,
@@ -126,7 +126,7 @@ pub async fn add(
 
 /// The usage of one model.
 #[derive(Clone, Debug)]
-pub struct Used {
+pub struct ModelUsage {
     pub provider: String,
     pub model: String,
     pub requests: i64,
@@ -138,7 +138,7 @@ pub struct Used {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn this_month(store: &Store, project: ProjectId) -> Result<Vec<Used>> {
+pub async fn this_month(store: &Store, project: ProjectId) -> Result<Vec<ModelUsage>> {
     let rows = sqlx::query(
         "select provider, model, sum(requests)::bigint as requests, sum(input_tokens)::bigint as input,
                 sum(output_tokens)::bigint as output, sum(cache_read_tokens)::bigint as cache_read,
@@ -156,7 +156,7 @@ pub async fn this_month(store: &Store, project: ProjectId) -> Result<Vec<Used>> 
             for name in ["input", "output", "cache_read", "cache_write"] {
                 tokens.insert(name, row.try_get(name)?);
             }
-            Ok(Used {
+            Ok(ModelUsage {
                 provider: row.try_get("provider")?,
                 model: row.try_get("model")?,
                 requests: row.try_get("requests")?,

@@ -13,7 +13,7 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 pub struct NewEntry<'a> {
     pub user: Option<UserId>,
-    /// A stable word, such as `environment.reveal`.
+    /// A stable identifier, such as `environment.reveal`.
     pub action: &'a str,
     /// The object of the action: a kind and an id or name.
     pub object: String,
@@ -75,7 +75,7 @@ pub async fn append(connection: &mut PgConnection, entry: NewEntry<'_>) -> Resul
     Ok(())
 }
 
-macro_rules! entries {
+macro_rules! select_entries {
     ($rest:literal) => {
         concat!(
             "select a.id, a.at, a.user_id, u.login, a.action, a.object, a.address, a.result
@@ -90,7 +90,7 @@ macro_rules! entries {
 /// # Errors
 /// The database does not answer.
 pub async fn before(store: &Store, before: i64, limit: i64) -> Result<Vec<AuditEntry>> {
-    let rows = sqlx::query(entries!("where a.id < $1 order by a.id desc limit $2"))
+    let rows = sqlx::query(select_entries!("where a.id < $1 order by a.id desc limit $2"))
         .bind(before)
         .bind(limit)
         .fetch_all(&store.pool)
@@ -103,7 +103,7 @@ pub async fn before(store: &Store, before: i64, limit: i64) -> Result<Vec<AuditE
 /// # Errors
 /// The database does not answer.
 pub async fn after(store: &Store, after: i64, limit: i64) -> Result<Vec<AuditEntry>> {
-    let rows = sqlx::query(entries!("where a.id > $1 order by a.id limit $2"))
+    let rows = sqlx::query(select_entries!("where a.id > $1 order by a.id limit $2"))
         .bind(after)
         .bind(limit)
         .fetch_all(&store.pool)

@@ -105,7 +105,7 @@ impl Caller {
 
     /// The only project that the credential is for, if it is for one.
     #[must_use]
-    pub fn only(&self) -> Option<ProjectId> {
+    pub fn token_project(&self) -> Option<ProjectId> {
         self.credential.only
     }
 
@@ -133,7 +133,7 @@ impl Caller {
         self.address
     }
 
-    /// Refuses an API token: what lets somebody sign in as another user is for a person at a browser.
+    /// Refuses an API token: a link that signs in as another user is created in a browser session only.
     ///
     /// # Errors
     /// 403 for an API token.

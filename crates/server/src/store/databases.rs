@@ -3,7 +3,7 @@
 use fsa_model::{ProjectId, ResourceName, api::DatabaseStatus};
 use sqlx::{PgConnection, Row as _};
 
-use super::{Store, parsed, projects::ProjectRow, word};
+use super::{Store, enum_column, parsed_column, projects::ProjectRow};
 use crate::error::Result;
 
 /// A project's database.
@@ -29,9 +29,9 @@ pub async fn of(store: &Store, project: &ProjectRow) -> Result<Option<DatabaseRo
     Ok(match row {
         Some(row) => Some(DatabaseRow {
             project: ProjectId(row.try_get("project_id")?),
-            resource: parsed(&row, "resource")?,
+            resource: parsed_column(&row, "resource")?,
             password: row.try_get("password")?,
-            status: word(&row, "status")?,
+            status: enum_column(&row, "status")?,
         }),
         None => None,
     })

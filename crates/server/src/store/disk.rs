@@ -4,7 +4,7 @@ use fsa_model::{ProjectId, ResourceName, SandboxId, SandboxRef};
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, parsed};
+use super::{Store, parsed_column};
 
 /// A project to be measured.
 pub struct Measured {
@@ -48,12 +48,12 @@ fn read(row: &PgRow) -> Result<Measured, sqlx::Error> {
         Some(id) => Some(SandboxRef {
             id: SandboxId(id),
             project,
-            resource: parsed(row, "resource")?,
+            resource: parsed_column(row, "resource")?,
         }),
         None => None,
     };
     let database = match row.try_get::<Option<&str>, _>("database")? {
-        Some(_) => Some(parsed(row, "database")?),
+        Some(_) => Some(parsed_column(row, "database")?),
         None => None,
     };
     Ok(Measured {

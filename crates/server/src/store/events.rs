@@ -6,7 +6,7 @@ use fsa_model::{
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, caller::Caller, json, projects::ProjectRow, word, word_of};
+use super::{Store, caller::Caller, enum_column, enum_text, json_column, projects::ProjectRow};
 use crate::error::Result;
 
 /// An event to be written.
@@ -88,7 +88,7 @@ pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, s
     .bind(event.owner.0)
     .bind(event.project.0)
     .bind(event.sandbox.map(|id| id.0))
-    .bind(word_of(&event.kind))
+    .bind(enum_text(&event.kind))
     .bind(event.message)
     .bind(event.data)
     .bind(event.lost_by.iter().map(|user| user.0).collect::<Vec<_>>())
@@ -98,14 +98,14 @@ pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, s
 
 /// The scope of the events to read.
 #[derive(Clone, Copy, Debug)]
-pub enum Of {
+pub enum EventScope {
     Project(ProjectId),
     /// All projects that a user owns, also deleted ones, and those shared with the user. A share that ended
     /// adds only the event of its end.
     Reader(UserId),
 }
 
-impl Of {
+impl EventScope {
     /// All projects that the caller owns or that are shared with them.
     #[must_use]
     pub fn caller(caller: &Caller) -> Self {
@@ -127,9 +127,9 @@ impl<'r> FromRow<'r, PgRow> for Row {
             id: row.try_get("id")?,
             project_id: ProjectId(row.try_get("project_id")?),
             sandbox_id: row.try_get::<Option<uuid::Uuid>, _>("sandbox_id")?.map(SandboxId),
-            kind: word(row, "kind")?,
+            kind: enum_column(row, "kind")?,
             message: row.try_get("message")?,
-            data: json(row, "data")?,
+            data: json_column(row, "data")?,
             created_at: row.try_get("created_at")?,
         }))
     }
@@ -139,14 +139,14 @@ impl<'r> FromRow<'r, PgRow> for Row {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn after(store: &Store, of: Of, after: EventId, limit: i64) -> Result<Vec<Event>> {
-    let query = match of {
-        Of::Project(project) => sqlx::query_as(
+pub async fn after(store: &Store, scope: EventScope, after: EventId, limit: i64) -> Result<Vec<Event>> {
+    let query = match scope {
+        EventScope::Project(project) => sqlx::query_as(
             "select id, project_id, sandbox_id, kind, message, data, created_at from events
              where project_id = $1 and id > $2 order by id limit $3",
         )
         .bind(project.0),
-        Of::Reader(reader) => sqlx::query_as(
+        EventScope::Reader(reader) => sqlx::query_as(
             "select id, project_id, sandbox_id, kind, message, data, created_at from (
                  (select id, project_id, sandbox_id, kind, message, data, created_at
                     from events where owner_id = $1 and id > $2 order by id limit $3)
@@ -173,14 +173,14 @@ pub async fn after(store: &Store, of: Of, after: EventId, limit: i64) -> Result<
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn last(store: &Store, of: Of) -> Result<EventId> {
-    let query = match of {
-        Of::Project(project) => {
+pub async fn last(store: &Store, scope: EventScope) -> Result<EventId> {
+    let query = match scope {
+        EventScope::Project(project) => {
             sqlx::query_scalar("select coalesce(max(id), 0) from events where project_id = $1")
                 .bind(project.0)
         }
         // One index scan for the user's own projects and one for each shared project.
-        Of::Reader(reader) => sqlx::query_scalar(
+        EventScope::Reader(reader) => sqlx::query_scalar(
             "select greatest(0, (select max(id) from events where owner_id = $1),
                  (select max(id) from events where lost_by <> '{}' and lost_by @> array[$1]),
                  (select max(newest) from project_members m,

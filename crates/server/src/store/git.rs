@@ -63,19 +63,19 @@ pub async fn set(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn forget(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
-    let done = sqlx::query("delete from git_credentials where project_id = $1")
+pub async fn delete(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
+    let deleted = sqlx::query("delete from git_credentials where project_id = $1")
         .bind(project.0)
         .execute(tx)
         .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(deleted.rows_affected() > 0)
 }
 
 /// Records that the repository's server refused the project's credential.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn refused(store: &Store, project: ProjectId) -> Result<()> {
+pub async fn mark_refused(store: &Store, project: ProjectId) -> Result<()> {
     sqlx::query("update git_credentials set refused_at = now() where project_id = $1")
         .bind(project.0)
         .execute(&store.pool)
@@ -84,7 +84,7 @@ pub async fn refused(store: &Store, project: ProjectId) -> Result<()> {
 }
 
 /// A project's owner and its own repositories: the one it was cloned from, and the one that was created from it.
-pub struct Own {
+pub struct OwnRepositories {
     pub owner: UserId,
     pub urls: Vec<String>,
 }
@@ -93,7 +93,7 @@ pub struct Own {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn own(store: &Store, project: ProjectId) -> Result<Option<Own>> {
+pub async fn own_repositories(store: &Store, project: ProjectId) -> Result<Option<OwnRepositories>> {
     let row = sqlx::query(
         "select p.owner_id, p.repository, r.url
          from projects p left join published_repositories r on r.project_id = p.id
@@ -103,11 +103,15 @@ pub async fn own(store: &Store, project: ProjectId) -> Result<Option<Own>> {
     .fetch_optional(&store.pool)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let cloned: Option<Json<Repository>> = row.try_get("repository")?;
-    let made: Option<String> = row.try_get("url")?;
-    Ok(Some(Own {
+    let cloned_from: Option<Json<Repository>> = row.try_get("repository")?;
+    let created: Option<String> = row.try_get("url")?;
+    Ok(Some(OwnRepositories {
         owner: UserId(row.try_get::<Uuid, _>("owner_id")?),
-        urls: cloned.map(|from| from.0.url).into_iter().chain(made).collect(),
+        urls: cloned_from
+            .map(|from| from.0.url)
+            .into_iter()
+            .chain(created)
+            .collect(),
     }))
 }
 
@@ -115,7 +119,7 @@ pub async fn own(store: &Store, project: ProjectId) -> Result<Option<Own>> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn published(tx: &mut PgConnection, project: ProjectId, url: &str) -> Result<()> {
+pub async fn set_published(tx: &mut PgConnection, project: ProjectId, url: &str) -> Result<()> {
     sqlx::query(
         "insert into published_repositories (project_id, url) values ($1, $2)
          on conflict (project_id) do update set url = excluded.url, created_at = now()",

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The state stored when a browser was redirected to GitHub.
-pub struct Begun {
+pub struct PendingSignIn {
     pub browser_hash: Vec<u8>,
     pub verifier: SecretString,
     /// The user to link the account to; `None` to sign in with it.
@@ -66,7 +66,7 @@ pub async fn begin(
 ///
 /// # Errors
 /// The database does not answer; the verifier cannot be decrypted.
-pub async fn take(store: &Store, key_ring: &KeyRing, state_hash: &[u8; 32]) -> Result<Option<Begun>> {
+pub async fn take(store: &Store, key_ring: &KeyRing, state_hash: &[u8; 32]) -> Result<Option<PendingSignIn>> {
     let row = sqlx::query(
         "delete from github_sign_ins where state_hash = $1
          returning browser_hash, verifier, user_id, expires_at > now() as holds",
@@ -79,7 +79,7 @@ pub async fn take(store: &Store, key_ring: &KeyRing, state_hash: &[u8; 32]) -> R
         return Ok(None);
     }
     let name = hex::encode(state_hash);
-    Ok(Some(Begun {
+    Ok(Some(PendingSignIn {
         browser_hash: row.try_get("browser_hash")?,
         verifier: key_ring.decrypt(associated_data::github_verifier(&name), row.try_get("verifier")?)?,
         link_to: row.try_get::<Option<Uuid>, _>("user_id")?.map(UserId),
@@ -154,7 +154,7 @@ pub async fn link(
     })?;
     if written.rows_affected() == 0 {
         return Err(Error::conflict(
-            "This GitHub account is linked to somebody else here.",
+            "This GitHub account is linked to another user of this server.",
         ));
     }
     Ok(())
@@ -165,11 +165,11 @@ pub async fn link(
 /// # Errors
 /// The database does not answer.
 pub async fn unlink(tx: &mut PgConnection, user: UserId) -> Result<bool> {
-    let gone = sqlx::query("delete from github_accounts where user_id = $1")
+    let deleted = sqlx::query("delete from github_accounts where user_id = $1")
         .bind(user.0)
         .execute(tx)
         .await?;
-    Ok(gone.rows_affected() > 0)
+    Ok(deleted.rows_affected() > 0)
 }
 
 fn encrypted(key_ring: &KeyRing, user: UserId, grant: &Grant) -> (Vec<u8>, Option<Vec<u8>>) {
@@ -232,7 +232,7 @@ pub async fn lock_grant(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId)
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn renewed(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId, new: &Grant) -> Result<()> {
+pub async fn set_tokens(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId, new: &Grant) -> Result<()> {
     let (token, refresh) = encrypted(key_ring, user, new);
     sqlx::query(
         "update github_accounts set token = $2, refresh_token = $3, token_expires_at = $4 where user_id = $1",
@@ -250,7 +250,7 @@ pub async fn renewed(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId, ne
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn refused(tx: &mut PgConnection, user: UserId) -> Result<()> {
+pub async fn delete_tokens(tx: &mut PgConnection, user: UserId) -> Result<()> {
     sqlx::query(
         "update github_accounts set token = null, refresh_token = null, token_expires_at = null
          where user_id = $1",

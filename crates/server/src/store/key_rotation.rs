@@ -40,23 +40,25 @@ const fn column(table: &'static str, column: &'static str, row: &'static str) ->
 
 /// The names of the encrypted columns, `table.column`.
 pub fn columns() -> impl Iterator<Item = String> {
-    COLUMNS.iter().map(|one| format!("{}.{}", one.table, one.column))
+    COLUMNS
+        .iter()
+        .map(|column| format!("{}.{}", column.table, column.column))
 }
 
 /// Why the stored secrets cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
+pub enum UnusableSecrets {
     #[error(
         "{count} stored secrets are encrypted with keys that the key file does not have ({keys}); restore the key file \
          that they were encrypted with from a backup (it may have several lines), because without it they are lost"
     )]
     UnknownKeys { count: i64, keys: String },
     #[error(
-        "a stored secret of {place} cannot be opened although its key is there; the database or the key file is damaged: \
+        "a stored secret of {column} cannot be decrypted although its key exists; the database or the key file is damaged: \
          restore both from the same backup"
     )]
-    Damaged { place: String },
-    #[error("the control database does not tell which secrets it has: {0}")]
+    Damaged { column: String },
+    #[error("the control database did not list its secrets: {0}")]
     Database(#[from] sqlx::Error),
 }
 
@@ -67,7 +69,7 @@ pub enum Unusable {
 pub async fn keys(store: &Store) -> Result<BTreeMap<Vec<u8>, i64>, sqlx::Error> {
     let values: Vec<String> = COLUMNS
         .iter()
-        .map(|one| format!("select {} as value from {}", one.column, one.table))
+        .map(|column| format!("select {} as value from {}", column.column, column.table))
         .collect();
     // An encrypted value begins with its version and the key's id.
     let query = format!(
@@ -85,15 +87,15 @@ pub async fn keys(store: &Store) -> Result<BTreeMap<Vec<u8>, i64>, sqlx::Error> 
 /// one value of each column that the key is the correct one.
 ///
 /// # Errors
-/// [`Unusable`].
-pub async fn check(store: &Store, key_ring: &KeyRing) -> Result<(), Unusable> {
+/// [`UnusableSecrets`].
+pub async fn check(store: &Store, key_ring: &KeyRing) -> Result<(), UnusableSecrets> {
     let unknown: Vec<(Vec<u8>, i64)> = keys(store)
         .await?
         .into_iter()
         .filter(|(key, _)| !key_ring.has(key))
         .collect();
     if !unknown.is_empty() {
-        return Err(Unusable::UnknownKeys {
+        return Err(UnusableSecrets::UnknownKeys {
             count: unknown.iter().map(|(_, count)| count).sum(),
             keys: unknown
                 .iter()
@@ -102,19 +104,19 @@ pub async fn check(store: &Store, key_ring: &KeyRing) -> Result<(), Unusable> {
                 .join(", "),
         });
     }
-    for one in &COLUMNS {
+    for column in &COLUMNS {
         let query = format!(
             "select {} as row, {} as value from {} where {} is not null limit 1",
-            one.row, one.column, one.table, one.column
+            column.row, column.column, column.table, column.column
         );
-        let found = sqlx::query(AssertSqlSafe(query))
+        let sample = sqlx::query(AssertSqlSafe(query))
             .fetch_optional(&store.pool)
             .await?;
-        let Some(found) = found else { continue };
-        let (row, value): (String, Vec<u8>) = (found.try_get("row")?, found.try_get("value")?);
-        if key_ring.decrypt(one.place(&row), &value).is_err() {
-            return Err(Unusable::Damaged {
-                place: format!("{}.{}", one.table, one.column),
+        let Some(sample) = sample else { continue };
+        let (row, value): (String, Vec<u8>) = (sample.try_get("row")?, sample.try_get("value")?);
+        if key_ring.decrypt(column.associated_data(&row), &value).is_err() {
+            return Err(UnusableSecrets::Damaged {
+                column: format!("{}.{}", column.table, column.column),
             });
         }
     }
@@ -122,7 +124,7 @@ pub async fn check(store: &Store, key_ring: &KeyRing) -> Result<(), Unusable> {
 }
 
 impl Column {
-    fn place<'a>(&self, row: &'a str) -> AssociatedData<'a> {
+    fn associated_data<'a>(&self, row: &'a str) -> AssociatedData<'a> {
         AssociatedData {
             table: self.table,
             column: self.column,
@@ -136,14 +138,14 @@ impl Column {
 ///
 /// # Errors
 /// The database does not answer; values done so far stay done.
-pub async fn seal_anew(
+pub async fn reencrypt(
     store: &Store,
     key_ring: &KeyRing,
     stop: &CancellationToken,
 ) -> Result<u64, sqlx::Error> {
     let mut done = 0;
-    for one in &COLUMNS {
-        let (table, name, row) = (one.table, one.column, one.row);
+    for column in &COLUMNS {
+        let (table, name, row) = (column.table, column.column, column.row);
         let select = format!(
             "select {row} as row, {name} as value from {table}
              where {row} > $1 and substring({name} from 2 for 4) <> $2 order by 1 limit {BATCH}"
@@ -159,21 +161,21 @@ pub async fn seal_anew(
             if rows.is_empty() {
                 break;
             }
-            for found in rows {
-                let value: Vec<u8> = found.try_get("value")?;
-                last = found.try_get("row")?;
-                let place = one.place(&last);
-                match key_ring.decrypt(place, &value) {
+            for encrypted in rows {
+                let value: Vec<u8> = encrypted.try_get("value")?;
+                last = encrypted.try_get("row")?;
+                let associated_data = column.associated_data(&last);
+                match key_ring.decrypt(associated_data, &value) {
                     Ok(secret) => {
                         let changed = sqlx::query(AssertSqlSafe(update.as_str()))
                             .bind(&last)
                             .bind(&value)
-                            .bind(key_ring.encrypt(place, &secret))
+                            .bind(key_ring.encrypt(associated_data, &secret))
                             .execute(&store.pool)
                             .await?;
                         done += changed.rows_affected();
                     }
-                    Err(error) => tracing::error!(%error, row = last, "a value cannot be encrypted anew"),
+                    Err(error) => tracing::error!(%error, row = last, "a value cannot be re-encrypted"),
                 }
             }
         }

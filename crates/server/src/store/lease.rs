@@ -16,7 +16,7 @@ pub enum Renewal {
     /// The lease is renewed.
     Renewed,
     /// The lease is absent because its holder releases it at this moment.
-    GivenBack,
+    Releasing,
     /// Another process has the lease, or the row is gone.
     Lost,
 }
@@ -35,20 +35,20 @@ where
     let mut next = Instant::now() + duration / 3;
     loop {
         tokio::time::sleep_until(next.min(ends)).await;
-        let asked = Instant::now();
-        if asked >= ends {
+        let sent_at = Instant::now();
+        if sent_at >= ends {
             return;
         }
         match tokio::time::timeout_at(ends, renew()).await {
             Ok(Ok(Renewal::Renewed)) => {
-                ends = asked + duration - margin;
-                next = asked + duration / 3;
+                ends = sent_at + duration - margin;
+                next = sent_at + duration / 3;
             }
-            Ok(Ok(Renewal::GivenBack)) => next = asked + duration / 3,
+            Ok(Ok(Renewal::Releasing)) => next = sent_at + duration / 3,
             Ok(Ok(Renewal::Lost)) | Err(_) => return,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a lease could not be renewed");
-                next = asked + STORE_RETRY;
+                next = sent_at + STORE_RETRY;
             }
         }
     }
@@ -62,12 +62,12 @@ mod tests {
 
     const LEASE: Duration = Duration::from_millis(60);
     /// The duration of the lease without the margin.
-    const KEPT: Duration = Duration::from_millis(50);
+    const LEASE_WITHOUT_MARGIN: Duration = Duration::from_millis(50);
     /// Real time, with 3 s between a renewal and the end: a machine that stops for a moment loses no lease.
     const LONG_LEASE: Duration = Duration::from_secs(6);
 
     #[tokio::test]
-    async fn a_lease_is_kept_until_the_row_has_another() {
+    async fn a_lease_is_renewed_until_it_is_lost() {
         let mut renewals = 0;
         keep(LONG_LEASE, || {
             renewals += 1;
@@ -83,20 +83,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lease_ends_where_the_database_does_not_answer() {
+    async fn a_lease_ends_when_the_database_does_not_answer() {
         let began = Instant::now();
         keep(LEASE, std::future::pending::<Result<Renewal, Infallible>>).await;
-        assert!(began.elapsed() >= KEPT);
+        assert!(began.elapsed() >= LEASE_WITHOUT_MARGIN);
 
         let began = Instant::now();
         keep(LEASE, || async { Err("no database") }).await;
-        assert!(began.elapsed() >= KEPT);
+        assert!(began.elapsed() >= LEASE_WITHOUT_MARGIN);
     }
 
     #[tokio::test]
-    async fn a_lease_that_is_being_given_back_is_not_lost_and_not_prolonged() {
+    async fn a_lease_under_release_is_neither_lost_nor_extended() {
         let began = Instant::now();
-        keep(LEASE, || async { Ok::<_, Infallible>(Renewal::GivenBack) }).await;
-        assert!(began.elapsed() >= KEPT);
+        keep(LEASE, || async { Ok::<_, Infallible>(Renewal::Releasing) }).await;
+        assert!(began.elapsed() >= LEASE_WITHOUT_MARGIN);
     }
 }

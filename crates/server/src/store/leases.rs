@@ -9,8 +9,8 @@ use sqlx::{FromRow, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    Store, databases::DatabaseRow, parsed, projects, projects::ProjectRow, sandboxes, sandboxes::SandboxRow,
-    word,
+    Store, databases::DatabaseRow, enum_column, parsed_column, projects, projects::ProjectRow, sandboxes,
+    sandboxes::SandboxRow,
 };
 
 /// The exclusive lease to act on one sandbox, for as long as it is renewed.
@@ -85,9 +85,9 @@ impl<'r> FromRow<'r, PgRow> for Claim {
             Some(_) => Some(ClaimedDatabase {
                 row: DatabaseRow {
                     project: sandbox.project,
-                    resource: parsed(row, "d_resource")?,
+                    resource: parsed_column(row, "d_resource")?,
                     password: row.try_get("d_password")?,
-                    status: word(row, "d_status")?,
+                    status: enum_column(row, "d_status")?,
                 },
                 ever_ready: row.try_get("d_ever_ready")?,
             }),
@@ -106,7 +106,7 @@ impl<'r> FromRow<'r, PgRow> for Claim {
             requeues: row.try_get("requeues")?,
             notified_phase: match row.try_get::<Option<&str>, _>("notified_phase")? {
                 None => None,
-                Some(_) => Some(word(row, "notified_phase")?),
+                Some(_) => Some(enum_column(row, "notified_phase")?),
             },
             follower: row.try_get("follower")?,
             sandbox,
@@ -121,37 +121,37 @@ fn lease_of(row: &PgRow) -> Result<Lease, sqlx::Error> {
     })
 }
 
-/// Free capacity per region. `elsewhere` is the capacity for all regions that are not in the list because they are no
-/// longer configured.
+/// Free capacity per region. `other_regions` is the capacity for all regions that are not in the list because they are
+/// no longer configured.
 #[derive(Clone, Debug, Default)]
-pub struct Room {
+pub struct Capacity {
     pub regions: Vec<(String, usize)>,
-    pub elsewhere: usize,
+    pub other_regions: usize,
 }
 
-impl Room {
+impl Capacity {
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.elsewhere == 0 && self.regions.iter().all(|(_, places)| *places == 0)
+        self.other_regions == 0 && self.regions.iter().all(|(_, slots)| *slots == 0)
     }
 
     /// The regions without free capacity.
     #[must_use]
     pub fn full(&self) -> Vec<&str> {
-        let full = self.regions.iter().filter(|(_, places)| *places == 0);
+        let full = self.regions.iter().filter(|(_, slots)| *slots == 0);
         full.map(|(name, _)| name.as_str()).collect()
     }
 
     /// The region names, with null for the rest, and their capacities.
     pub(super) fn columns(&self) -> (Vec<Option<&str>>, Vec<i64>) {
-        let rest = std::iter::once((None, self.elsewhere));
+        let rest = std::iter::once((None, self.other_regions));
         let named = self
             .regions
             .iter()
-            .map(|(name, places)| (Some(name.as_str()), *places));
+            .map(|(name, slots)| (Some(name.as_str()), *slots));
         named
             .chain(rest)
-            .map(|(name, places)| (name, i64::try_from(places).unwrap_or(i64::MAX)))
+            .map(|(name, slots)| (name, i64::try_from(slots).unwrap_or(i64::MAX)))
             .unzip()
     }
 }
@@ -163,35 +163,35 @@ impl Room {
 /// The database does not answer.
 pub async fn claim(
     store: &Store,
-    room: &Room,
+    capacity: &Capacity,
     lease: Duration,
 ) -> Result<Vec<Result<Claim, Unreadable>>, sqlx::Error> {
-    let (regions, places) = room.columns();
+    let (regions, slots) = capacity.columns();
     let rows = sqlx::query(concat!(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+        "with async_commit as materialized (select set_config('synchronous_commit', 'off', true)),
          due as (
-             select d.id from unnest($1::text[], $2::bigint[]) as room (region, places)
+             select d.id from unnest($1::text[], $2::bigint[]) as capacity (region, slots)
              cross join lateral (
                  select s.id from sandboxes s join projects p on p.id = s.project_id
                  where (s.generation > s.attempted_generation or s.next_attempt_at <= now())
                    and (s.lease_until is null or s.lease_until < now())
-                   and (p.region = room.region
-                        or room.region is null and p.region <> all(array_remove($1::text[], null)))
+                   and (p.region = capacity.region
+                        or capacity.region is null and p.region <> all(array_remove($1::text[], null)))
                  order by s.generation > s.attempted_generation desc, s.next_attempt_at
-                 limit room.places for update of s skip locked) d),
+                 limit capacity.slots for update of s skip locked) d),
          s as (
              update sandboxes set
                  lease_id = gen_random_uuid(),
                  lease_until = now() + make_interval(secs => $3),
                  failure = case when generation > attempted_generation then null else failure end,
                  attempts = case when generation > attempted_generation then 0 else attempts end
-             from due, quick where sandboxes.id = due.id returning sandboxes.*)
+             from due, async_commit where sandboxes.id = due.id returning sandboxes.*)
          select ",
         claimed_columns!(),
         " from s join projects p on p.id = s.project_id left join databases d on d.project_id = s.project_id"
     ))
     .bind(regions)
-    .bind(places)
+    .bind(slots)
     .bind(lease.as_secs_f64())
     .fetch_all(&store.pool)
     .await?;
@@ -207,19 +207,15 @@ pub async fn claim(
 ///
 /// # Errors
 /// The database does not answer, or the row cannot be read.
-pub async fn read_again(
-    store: &Store,
-    lease: Lease,
-    duration: Duration,
-) -> Result<Option<Claim>, sqlx::Error> {
+pub async fn reload(store: &Store, lease: Lease, duration: Duration) -> Result<Option<Claim>, sqlx::Error> {
     sqlx::query_as(concat!(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+        "with async_commit as materialized (select set_config('synchronous_commit', 'off', true)),
          s as (
              update sandboxes set
                  lease_until = now() + make_interval(secs => $3),
                  failure = case when generation > attempted_generation then null else failure end,
                  attempts = case when generation > attempted_generation then 0 else attempts end
-             from quick where id = $1 and lease_id = $2 returning sandboxes.*)
+             from async_commit where id = $1 and lease_id = $2 returning sandboxes.*)
          select ",
         claimed_columns!(),
         " from s join projects p on p.id = s.project_id left join databases d on d.project_id = s.project_id"
@@ -237,9 +233,9 @@ pub async fn read_again(
 /// The database does not answer.
 pub async fn renew(store: &Store, lease: Lease, duration: Duration) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
+        "with async_commit as materialized (select set_config('synchronous_commit', 'off', true))
          update sandboxes set lease_until = now() + make_interval(secs => $3)
-         from quick where id = $1 and lease_id = $2 returning generation",
+         from async_commit where id = $1 and lease_id = $2 returning generation",
     )
     .bind(lease.sandbox.0)
     .bind(lease.id)
@@ -283,8 +279,8 @@ pub async fn release(store: &Store, leases: &[Lease]) -> Result<(), sqlx::Error>
 /// The database does not answer.
 pub async fn next_due(
     store: &Store,
-    sandboxes: &Room,
-    removals: &Room,
+    sandboxes: &Capacity,
+    removals: &Capacity,
 ) -> Result<Option<Duration>, sqlx::Error> {
     let seconds: Option<f64> = sqlx::query_scalar(
         // Not materialized, so that each minimum is looked up in its index.

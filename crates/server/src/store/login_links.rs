@@ -7,7 +7,7 @@ use fsa_model::{UserId, api::Role};
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::{word, word_of};
+use super::{enum_column, enum_text};
 use crate::error::Result;
 
 /// The purpose of a link.
@@ -31,9 +31,9 @@ pub async fn insert(
     sqlx::query("delete from login_links where expires_at < now() - interval '7 days'")
         .execute(&mut *tx)
         .await?;
-    let (word, user, role) = match purpose {
+    let (purpose, user, role) = match purpose {
         Purpose::SignIn(user) => ("signin", Some(user.0), None),
-        Purpose::Invite(role) => ("invite", None, Some(word_of(&role))),
+        Purpose::Invite(role) => ("invite", None, Some(enum_text(&role))),
     };
     Ok(sqlx::query_scalar(
         "insert into login_links (id, token_hash, purpose, user_id, role, created_by, expires_at)
@@ -41,7 +41,7 @@ pub async fn insert(
     )
     .bind(Uuid::now_v7())
     .bind(hash.as_slice())
-    .bind(word)
+    .bind(purpose)
     .bind(user)
     .bind(role)
     .bind(created_by.map(|user| user.0))
@@ -54,7 +54,7 @@ pub async fn insert(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn look(connection: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<Purpose>> {
+pub async fn find(connection: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<Purpose>> {
     let row = sqlx::query(
         "select purpose, user_id, role from login_links
          where token_hash = $1 and used_at is null and expires_at > now()",
@@ -64,7 +64,7 @@ pub async fn look(connection: &mut PgConnection, hash: &[u8; 32]) -> Result<Opti
     .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(match row.try_get("purpose")? {
-        "invite" => Purpose::Invite(word(&row, "role")?),
+        "invite" => Purpose::Invite(enum_column(&row, "role")?),
         _ => Purpose::SignIn(UserId(row.try_get("user_id")?)),
     }))
 }

@@ -7,12 +7,12 @@ use fsa_model::{
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, word};
+use super::{Store, enum_column};
 use crate::error::{Error, Result};
 
 /// The maximum number of users that a project is shared with. The notification of an event names each of them, and has
 /// at most 8,000 bytes.
-pub const MOST: i64 = 100;
+pub const MAX_MEMBERS: i64 = 100;
 
 /// The owner first, then the other members by login.
 ///
@@ -37,7 +37,7 @@ fn member(row: &PgRow) -> Result<Member, sqlx::Error> {
     Ok(Member {
         user_id: UserId(row.try_get("id")?),
         login: row.try_get("login")?,
-        role: word(row, "role")?,
+        role: enum_column(row, "role")?,
         since: row.try_get("since")?,
     })
 }
@@ -46,7 +46,7 @@ fn member(row: &PgRow) -> Result<Member, sqlx::Error> {
 ///
 /// # Errors
 /// Not found; the database does not answer.
-pub async fn person(tx: &mut PgConnection, id_or_login: &str) -> Result<(UserId, String)> {
+pub async fn find_user(tx: &mut PgConnection, id_or_login: &str) -> Result<(UserId, String)> {
     let row = sqlx::query(
         "select id, login from users where (id = $1 or login = $2) and removed_at is null for share",
     )
@@ -73,7 +73,7 @@ pub async fn set(
         .bind(user.0)
         .fetch_optional(&mut *tx)
         .await?
-        .map(|row| word(&row, "role"))
+        .map(|row| enum_column(&row, "role"))
         .transpose()?;
     if before == Some(role) {
         return Ok(before);
@@ -82,9 +82,9 @@ pub async fn set(
         .bind(project.0)
         .fetch_one(&mut *tx)
         .await?;
-    if before.is_none() && count >= MOST {
+    if before.is_none() && count >= MAX_MEMBERS {
         return Err(Error::conflict(format!(
-            "A project is shared with at most {MOST} people."
+            "A project is shared with at most {MAX_MEMBERS} people."
         )));
     }
     sqlx::query(

@@ -56,9 +56,9 @@ pub struct Store {
 pub type Transaction = sqlx::PgTransaction<'static>;
 
 /// The maximum time that a request waits for a connection of the pool.
-const ACQUIRE: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that has been idle for longer is tested before use.
-const TRUSTED_IDLE: Duration = Duration::from_secs(5);
+const PING_AFTER_IDLE: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Connects and migrates the schema (under sqlx's own advisory lock, so that any number of servers may start at
@@ -69,11 +69,11 @@ impl Store {
     pub async fn open(options: PgConnectOptions, connections: u32) -> Result<Self, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(ACQUIRE)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
             .before_acquire(|connection, idle| {
                 Box::pin(async move {
-                    if idle.idle_for > TRUSTED_IDLE {
+                    if idle.idle_for > PING_AFTER_IDLE {
                         connection.ping().await?;
                     }
                     Ok(true)
@@ -109,7 +109,7 @@ impl Store {
 }
 
 /// Parses a text column as one of the model's types.
-pub(crate) fn parsed<T>(row: &PgRow, column: &str) -> Result<T, sqlx::Error>
+pub(crate) fn parsed_column<T>(row: &PgRow, column: &str) -> Result<T, sqlx::Error>
 where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
@@ -120,7 +120,7 @@ where
 }
 
 /// Parses a text column as an enumeration of the model.
-pub(crate) fn word<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
+pub(crate) fn enum_column<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
     let text: &str = row.try_get(column)?;
     T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(
         text,
@@ -129,7 +129,7 @@ pub(crate) fn word<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, 
 }
 
 /// Parses a `jsonb` column as a type of the model.
-pub(crate) fn json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
+pub(crate) fn json_column<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
     // The binary form of jsonb is a version byte and the text.
     let raw = row.try_get_raw(column)?;
     let bytes = raw.as_bytes().map_err(|e| sqlx::Error::ColumnDecode {
@@ -139,8 +139,8 @@ pub(crate) fn json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, 
     serde_json::from_slice(bytes.strip_prefix(&[1]).unwrap_or(bytes)).map_err(|e| undecodable(column, e))
 }
 
-/// Same as [`json()`], for a nullable column.
-pub(crate) fn optional_json<T: DeserializeOwned>(
+/// Same as [`json_column()`], for a nullable column.
+pub(crate) fn optional_json_column<T: DeserializeOwned>(
     row: &PgRow,
     column: &str,
 ) -> Result<Option<T>, sqlx::Error> {
@@ -148,14 +148,14 @@ pub(crate) fn optional_json<T: DeserializeOwned>(
     if row.try_get_raw(column)?.is_null() {
         return Ok(None);
     }
-    json(row, column).map(Some)
+    json_column(row, column).map(Some)
 }
 
 /// The stored text of an enumeration of the model.
-pub(crate) fn word_of(value: &impl serde::Serialize) -> String {
+pub(crate) fn enum_text(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
-        other => unreachable!("an enumeration without fields is written as a word, not as {other:?}"),
+        other => unreachable!("an enumeration without fields is serialized as a string, not as {other:?}"),
     }
 }
 

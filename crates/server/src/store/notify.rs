@@ -25,11 +25,11 @@ const CHANNELS: [&str; 5] = [
     "fsa_event",
     "fsa_sandbox",
     "fsa_auth",
-    "fsa_beat",
+    "fsa_heartbeat",
 ];
 /// Interval of the listener's notification to itself. A connection without any notification for three intervals is
 /// dead.
-const BEAT: Duration = Duration::from_secs(20);
+const HEARTBEAT: Duration = Duration::from_secs(20);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -54,31 +54,31 @@ pub struct Hub {
 
 #[derive(Default)]
 struct Shared {
-    interests: Mutex<HashMap<Topic, watch::Sender<()>>>,
+    topics: Mutex<HashMap<Topic, watch::Sender<()>>>,
     listening: AtomicBool,
 }
 
 /// A subscription to a topic. It misses no change after its creation.
-pub struct Interest {
+pub struct Subscription {
     topic: Topic,
     receiver: watch::Receiver<()>,
     hub: Hub,
 }
 
 impl Hub {
-    /// Listens until `shutdown`. Calls `forget` with the user whose credentials changed (`None`: perhaps those of all
-    /// users).
+    /// Listens until `shutdown`. Calls `invalidate` with the user whose credentials changed (`None`: perhaps those of
+    /// all users).
     pub fn start(
         pool: PgPool,
         shutdown: CancellationToken,
-        forget: impl Fn(Option<UserId>) + Send + Sync + 'static,
+        invalidate: impl Fn(Option<UserId>) + Send + Sync + 'static,
     ) -> Self {
         let hub = Self::default();
         let listener = hub.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = listener.listen(&pool, &forget) => {}
+                () = listener.listen(&pool, &invalidate) => {}
             }
         });
         hub
@@ -86,15 +86,15 @@ impl Hub {
 
     /// Subscribes to a topic. Subscribe first, then read the database.
     #[must_use]
-    pub fn interest(&self, topic: Topic) -> Interest {
+    pub fn subscribe(&self, topic: Topic) -> Subscription {
         let receiver = self
             .shared
-            .interests
+            .topics
             .lock()
             .entry(topic)
             .or_insert_with(|| watch::Sender::new(()))
             .subscribe();
-        Interest {
+        Subscription {
             topic,
             receiver,
             hub: self.clone(),
@@ -109,23 +109,23 @@ impl Hub {
 
     /// Wakes the subscribers of `topic` in this process.
     pub fn wake(&self, topic: Topic) {
-        if let Some(sender) = self.shared.interests.lock().get(&topic) {
+        if let Some(sender) = self.shared.topics.lock().get(&topic) {
             sender.send_replace(());
         }
     }
 
-    fn wake_everybody(&self) {
-        for sender in self.shared.interests.lock().values() {
+    fn wake_all(&self) {
+        for sender in self.shared.topics.lock().values() {
             sender.send_replace(());
         }
     }
 
-    async fn listen(&self, pool: &PgPool, forget: &(impl Fn(Option<UserId>) + Sync)) {
+    async fn listen(&self, pool: &PgPool, invalidate: &(impl Fn(Option<UserId>) + Sync)) {
         let mut retry = FIRST_RETRY;
         loop {
-            let ended = self.listen_once(pool, forget, &mut retry).await;
+            let ended = self.listen_once(pool, invalidate, &mut retry).await;
             self.shared.listening.store(false, Ordering::Relaxed);
-            forget(None);
+            invalidate(None);
             tracing::warn!(
                 error = %ended,
                 "the connection that listens to the control database was lost; trying again"
@@ -138,7 +138,7 @@ impl Hub {
     async fn listen_once(
         &self,
         pool: &PgPool,
-        forget: &(impl Fn(Option<UserId>) + Sync),
+        invalidate: &(impl Fn(Option<UserId>) + Sync),
         retry: &mut Duration,
     ) -> sqlx::Error {
         let mut listener = match listener(pool).await {
@@ -147,37 +147,39 @@ impl Hub {
         };
         *retry = FIRST_RETRY;
         self.shared.listening.store(true, Ordering::Relaxed);
-        forget(None);
-        self.wake_everybody();
-        let mut heard = Instant::now();
-        let mut beat = tokio::time::interval(BEAT);
+        invalidate(None);
+        self.wake_all();
+        let mut last_received = Instant::now();
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
         loop {
             let mut next = std::pin::pin!(listener.try_recv());
             let notification = loop {
                 tokio::select! {
                     notification = &mut next => break notification,
-                    _ = beat.tick() => {
-                        if heard.elapsed() > BEAT * 3 {
-                            return sqlx::Error::Io(std::io::Error::other("nothing was heard for a minute"));
+                    _ = heartbeat.tick() => {
+                        if last_received.elapsed() > HEARTBEAT * 3 {
+                            return sqlx::Error::Io(std::io::Error::other("no notification arrived for a minute"));
                         }
-                        if let Err(error) = sqlx::query("select pg_notify('fsa_beat', '')").execute(pool).await {
-                            tracing::debug!(%error, "the listener's beat could not be sent");
+                        if let Err(error) = sqlx::query("select pg_notify('fsa_heartbeat', '')").execute(pool).await {
+                            tracing::debug!(%error, "the listener's heartbeat could not be sent");
                         }
                     }
                 }
             };
             match notification {
                 Ok(Some(notification)) => {
-                    heard = Instant::now();
-                    self.deliver(notification.channel(), notification.payload(), forget);
+                    last_received = Instant::now();
+                    self.deliver(notification.channel(), notification.payload(), invalidate);
                 }
-                Ok(None) => return sqlx::Error::Io(std::io::Error::other("the server closed it")),
+                Ok(None) => {
+                    return sqlx::Error::Io(std::io::Error::other("the server closed the connection"));
+                }
                 Err(error) => return error,
             }
         }
     }
 
-    fn deliver(&self, channel: &str, payload: &str, forget: &(impl Fn(Option<UserId>) + Sync)) {
+    fn deliver(&self, channel: &str, payload: &str, invalidate: &(impl Fn(Option<UserId>) + Sync)) {
         match channel {
             "fsa_desired_state" => self.wake(Topic::DesiredState),
             "fsa_sandbox" => {
@@ -200,7 +202,7 @@ impl Hub {
             }
             "fsa_auth" => {
                 let user = payload.parse().ok();
-                forget(user);
+                invalidate(user);
                 if let Some(user) = user {
                     self.wake(Topic::Credentials(user));
                 }
@@ -217,7 +219,7 @@ async fn listener(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
     Ok(listener)
 }
 
-impl Interest {
+impl Subscription {
     /// Waits until the topic may have changed since the last call, or since the subscription.
     pub async fn changed(&mut self) {
         // The hub keeps the sender while this subscription exists.
@@ -225,15 +227,15 @@ impl Interest {
     }
 }
 
-impl Drop for Interest {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut interests = self.hub.shared.interests.lock();
+        let mut topics = self.hub.shared.topics.lock();
         // The receiver being dropped is still counted.
-        if interests
+        if topics
             .get(&self.topic)
             .is_some_and(|sender| sender.receiver_count() <= 1)
         {
-            interests.remove(&self.topic);
+            topics.remove(&self.topic);
         }
     }
 }
@@ -243,31 +245,31 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_happens_after_interest_was_registered_is_not_missed() {
+    async fn changes_after_the_subscription_are_not_missed() {
         let hub = Hub::default();
         let topic = Topic::Project(ProjectId::generate());
-        let mut interest = hub.interest(topic);
+        let mut subscription = hub.subscribe(topic);
         hub.wake(topic);
         hub.wake(topic);
-        interest.changed().await;
-        let mut other = hub.interest(topic);
+        subscription.changed().await;
+        let mut other = hub.subscribe(topic);
         hub.wake(topic);
-        tokio::join!(interest.changed(), other.changed());
+        tokio::join!(subscription.changed(), other.changed());
     }
 
     #[test]
-    fn a_topic_that_nobody_waits_for_takes_no_memory() {
+    fn topics_without_subscribers_take_no_memory() {
         let hub = Hub::default();
-        let first = hub.interest(Topic::DesiredState);
-        let second = hub.interest(Topic::DesiredState);
+        let first = hub.subscribe(Topic::DesiredState);
+        let second = hub.subscribe(Topic::DesiredState);
         drop(first);
-        assert_eq!(hub.shared.interests.lock().len(), 1);
+        assert_eq!(hub.shared.topics.lock().len(), 1);
         drop(second);
-        assert!(hub.shared.interests.lock().is_empty());
+        assert!(hub.shared.topics.lock().is_empty());
     }
 
     #[test]
-    fn a_notification_that_makes_no_sense_is_ignored() {
+    fn invalid_notifications_are_ignored() {
         let hub = Hub::default();
         for channel in CHANNELS {
             hub.deliver(channel, "nonsense \u{0}", &|_| {});

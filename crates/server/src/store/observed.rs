@@ -12,15 +12,14 @@ use sqlx::{Row as _, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Store,
+    Store, enum_text,
     leases::{Claim, Lease},
-    word_of,
 };
 use crate::store::events::PendingEvent;
 
 /// The intermediate state of an attempt in progress.
 #[derive(Debug)]
-pub struct Interim<'a> {
+pub struct AttemptProgress<'a> {
     pub container: ContainerState,
     pub conditions: &'a [Condition],
     /// A failure, written at once although the attempt continues with the remaining work. `None` keeps the row's
@@ -34,7 +33,7 @@ pub struct Interim<'a> {
 
 /// The result of an attempt. Writing it releases the lease.
 #[derive(Debug)]
-pub struct Settlement<'a> {
+pub struct AttemptResult<'a> {
     /// The desired state of the generation that was read is reached.
     pub reached: bool,
     pub container: ContainerState,
@@ -62,16 +61,16 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn new(happenings: Vec<PendingEvent>) -> Self {
+    pub(super) fn new(pending_events: Vec<PendingEvent>) -> Self {
         let mut columns = Self {
             kinds: Vec::new(),
             messages: Vec::new(),
             data: Vec::new(),
         };
-        for happening in happenings {
-            columns.kinds.push(word_of(&happening.kind));
-            columns.messages.push(happening.message);
-            columns.data.push(happening.data);
+        for pending_event in pending_events {
+            columns.kinds.push(enum_text(&pending_event.kind));
+            columns.messages.push(pending_event.message);
+            columns.data.push(pending_event.data);
         }
         columns
     }
@@ -87,15 +86,15 @@ impl Columns {
 /// Extends a statement that has `mine` (the sandbox if this worker may write it) and whose first six parameters are
 /// project, owner, sandbox and the three columns of events. Adds the events, the database's state ($7), and whether
 /// the write happened.
-macro_rules! telling {
+macro_rules! with_events {
     ($mine:literal) => {
         concat!(
-            "with quick as materialized (select set_config('synchronous_commit', 'off', true)), mine as (",
+            "with async_commit as materialized (select set_config('synchronous_commit', 'off', true)), mine as (",
             $mine,
             "), data as (
                  update databases set status = 'READY', ever_ready = true from mine
                  where project_id = $1 and $7 and (status <> 'READY' or not ever_ready)),
-             told as (
+             new_events as (
                  insert into events (project_id, owner_id, sandbox_id, kind, message, data)
                  select $1, $2, $3, e.kind, e.message, e.data
                  from mine, unnest($4::text[], $5::text[], $6::jsonb[]) with ordinality as e(kind, message, data, place)
@@ -109,30 +108,30 @@ macro_rules! telling {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn tell(
+pub async fn write_progress(
     store: &Store,
     claim: &Claim,
-    interim: Interim<'_>,
-    happenings: Vec<PendingEvent>,
+    progress: AttemptProgress<'_>,
+    pending_events: Vec<PendingEvent>,
 ) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query(telling!(
+    let query = sqlx::query(with_events!(
         "update sandboxes set container = $10, conditions = $11, failure = coalesce($12, failure),
                 notified_phase = $13, attempts = $14, observed_at = now(), updated_at = now()
-         from quick where id = $3 and lease_id = $8 and generation = $9 returning id"
+         from async_commit where id = $3 and lease_id = $8 and generation = $9 returning id"
     ))
     .bind(claim.project.id.0)
     .bind(claim.project.owner.0)
     .bind(claim.sandbox.id.0);
-    Columns::new(happenings)
+    Columns::new(pending_events)
         .bind(query)
-        .bind(interim.database_ready)
+        .bind(progress.database_ready)
         .bind(claim.lease.id)
         .bind(claim.sandbox.generation)
-        .bind(word_of(&interim.container))
-        .bind(Json(interim.conditions))
-        .bind(interim.failure.map(Json))
-        .bind(word_of(&interim.phase))
-        .bind(interim.attempts)
+        .bind(enum_text(&progress.container))
+        .bind(Json(progress.conditions))
+        .bind(progress.failure.map(Json))
+        .bind(enum_text(&progress.phase))
+        .bind(progress.attempts)
         .fetch_one(&store.pool)
         .await?
         .try_get(0)
@@ -144,13 +143,13 @@ pub async fn tell(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn settle(
+pub async fn write_result(
     store: &Store,
     claim: &Claim,
-    settlement: Settlement<'_>,
-    happenings: Vec<PendingEvent>,
+    result: AttemptResult<'_>,
+    pending_events: Vec<PendingEvent>,
 ) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query(telling!(
+    let query = sqlx::query(with_events!(
         "update sandboxes set container = $10, conditions = $11, failure = $12, notified_phase = $13,
                 observed_generation = case when $14 then generation else observed_generation end,
                 attempted_generation = generation,
@@ -166,28 +165,28 @@ pub async fn settle(
                         case when $14 then generation else observed_generation end, $15)
                     then now() else updated_at end,
                 lease_id = null, lease_until = null
-         from quick where id = $3 and lease_id = $8 and generation = $9 returning id"
+         from async_commit where id = $3 and lease_id = $8 and generation = $9 returning id"
     ))
     .bind(claim.project.id.0)
     .bind(claim.project.owner.0)
     .bind(claim.sandbox.id.0);
-    Columns::new(happenings)
+    Columns::new(pending_events)
         .bind(query)
-        .bind(settlement.database_ready)
+        .bind(result.database_ready)
         .bind(claim.lease.id)
         .bind(claim.sandbox.generation)
-        .bind(word_of(&settlement.container))
-        .bind(Json(settlement.conditions))
-        .bind(settlement.failure.map(Json))
-        .bind(word_of(&settlement.phase))
-        .bind(settlement.reached)
-        .bind(settlement.attempts)
-        .bind(settlement.next.map(|next| next.as_secs_f64()))
+        .bind(enum_text(&result.container))
+        .bind(Json(result.conditions))
+        .bind(result.failure.map(Json))
+        .bind(enum_text(&result.phase))
+        .bind(result.reached)
+        .bind(result.attempts)
+        .bind(result.next.map(|next| next.as_secs_f64()))
         .bind(claim.requeues)
-        .bind(settlement.status.map(Json))
-        .bind(settlement.digest)
-        .bind(settlement.follower)
-        .bind(settlement.requeued)
+        .bind(result.status.map(Json))
+        .bind(result.digest)
+        .bind(result.follower)
+        .bind(result.requeued)
         .fetch_one(&store.pool)
         .await?
         .try_get(0)
@@ -197,7 +196,7 @@ pub async fn settle(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn give_up(
+pub async fn record_failure(
     store: &Store,
     lease: Lease,
     failure: &Failure,
@@ -226,14 +225,14 @@ pub async fn give_up(
 pub async fn report_lost_database(
     store: &Store,
     claim: &Claim,
-    happening: PendingEvent,
+    pending_event: PendingEvent,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(
         "with lost as (
              update databases set status = $7 where project_id = $1 and ever_ready and status <> $7
                  and exists (select 1 from sandboxes where id = $3 and lease_id = $8)
              returning project_id),
-         told as (
+         new_events as (
              insert into events (project_id, owner_id, sandbox_id, kind, message, data)
              select $1, $2, $3, e.kind, e.message, e.data
              from lost, unnest($4::text[], $5::text[], $6::jsonb[]) as e(kind, message, data))
@@ -242,9 +241,9 @@ pub async fn report_lost_database(
     .bind(claim.project.id.0)
     .bind(claim.project.owner.0)
     .bind(claim.sandbox.id.0);
-    Columns::new(vec![happening])
+    Columns::new(vec![pending_event])
         .bind(query)
-        .bind(word_of(&DatabaseStatus::Lost))
+        .bind(enum_text(&DatabaseStatus::Lost))
         .bind(claim.lease.id)
         .fetch_one(&store.pool)
         .await?

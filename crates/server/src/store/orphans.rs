@@ -4,7 +4,7 @@ use fsa_model::{ResourceName, SandboxRef};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::{Store, parsed};
+use super::{Store, parsed_column};
 
 /// Sandboxes of an inventory that should not exist.
 #[derive(Debug, Default)]
@@ -61,5 +61,5 @@ pub async fn database_resources(store: &Store) -> Result<Vec<ResourceName>, sqlx
     let rows = sqlx::query("select resource from databases")
         .fetch_all(&store.pool)
         .await?;
-    rows.iter().map(|row| parsed(row, "resource")).collect()
+    rows.iter().map(|row| parsed_column(row, "resource")).collect()
 }

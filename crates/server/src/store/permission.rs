@@ -15,7 +15,7 @@ mod sealed {
 /// A permission in a project.
 pub trait Permission: sealed::Sealed + Send + Sync + 'static {
     /// The lowest role that has it.
-    const NEEDS: ProjectRole;
+    const MIN_ROLE: ProjectRole;
     /// Whether a token of the scope `read` is too narrow for it.
     const CHANGES: bool;
 }
@@ -30,7 +30,7 @@ macro_rules! permissions {
         pub struct $name;
         impl sealed::Sealed for $name {}
         impl Permission for $name {
-            const NEEDS: ProjectRole = ProjectRole::$role;
+            const MIN_ROLE: ProjectRole = ProjectRole::$role;
             const CHANGES: bool = $changes;
         }
     )*};
@@ -70,12 +70,12 @@ impl<R: Permission> Authorized<R> {
         if !caller.sees(project.id) {
             return Err(Error::not_found("project"));
         }
-        if role < R::NEEDS {
+        if role < R::MIN_ROLE {
             return Err(Error::forbidden(format!(
                 "This needs the role {} in the project, and you have the role {role}.",
-                R::NEEDS
+                R::MIN_ROLE
             ))
-            .of(project.id));
+            .with_project(project.id));
         }
         if R::CHANGES {
             caller.must_write()?;
@@ -92,7 +92,7 @@ impl<R: Permission> Authorized<R> {
     ///
     /// # Errors
     /// 403 with the missing role or scope.
-    pub fn also<Other: Permission>(&self) -> Result<Authorized<Other>> {
+    pub fn with_permission<Other: Permission>(&self) -> Result<Authorized<Other>> {
         Authorized::new(&self.caller, self.project.clone(), self.role)
     }
 

@@ -13,7 +13,7 @@ use sqlx::{FromRow as _, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    Store, json,
+    Store, json_column,
     sandboxes::{self, SandboxRow},
 };
 use crate::error::Result;
@@ -121,7 +121,7 @@ fn preview(row: &PgRow, port: u16) -> Result<Preview> {
         access: PortAccess {
             project: ProjectId(row.try_get("project")?),
             port,
-            people: json(row, "people")?,
+            people: json_column(row, "people")?,
             sessions: row.try_get("sessions")?,
             sharing: sharing(row, port)?,
             link: row

@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::{
     Store,
     caller::Caller,
+    enum_column,
     permission::{Authorized, Changes, Permission},
     projects::{ProjectRow, columns},
-    word,
 };
 use crate::error::{Error, Result};
 
@@ -23,16 +23,16 @@ macro_rules! my_role {
 }
 
 /// The ids of the projects that the user `$1` may see.
-macro_rules! mine {
+macro_rules! accessible_ids {
     () => {
         "(select o.id from projects o where o.owner_id = $1 \
           union all select m.project_id from project_members m where m.user_id = $1)"
     };
 }
 
-pub(crate) use {mine, my_role};
+pub(crate) use {accessible_ids, my_role};
 
-macro_rules! found {
+macro_rules! accessible_project {
     ($rest:literal) => {
         concat!(
             "select ",
@@ -40,43 +40,43 @@ macro_rules! found {
             ", ",
             my_role!(),
             " as my_role from projects p where p.id in ",
-            mine!(),
+            accessible_ids!(),
             $rest
         )
     };
 }
 
 /// A project and the caller's role in it.
-struct Found {
+struct ProjectWithRole {
     project: ProjectRow,
     role: ProjectRole,
 }
 
-impl<'r> FromRow<'r, PgRow> for Found {
+impl<'r> FromRow<'r, PgRow> for ProjectWithRole {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             project: ProjectRow::from_row(row)?,
-            role: word(row, "my_role")?,
+            role: enum_column(row, "my_role")?,
         })
     }
 }
 
 /// A project reference in a path: an id, a name, or an owner's login and a name. Ids never have the form of names.
-pub(super) enum Called<'a> {
+pub(super) enum ProjectReference<'a> {
     Id(Uuid),
     Name { owner: Option<&'a str>, name: &'a str },
 }
 
-pub(super) fn called(text: &str) -> Result<Called<'_>> {
+pub(super) fn parse_reference(text: &str) -> Result<ProjectReference<'_>> {
     if let Ok(id) = Uuid::parse_str(text) {
-        return Ok(Called::Id(id));
+        return Ok(ProjectReference::Id(id));
     }
     let (owner, name) = match text.split_once('/') {
         Some((owner, name)) => (Some(owner), name),
         None => (None, text),
     };
     match ProjectName::parse(name) {
-        Ok(_) => Ok(Called::Name { owner, name }),
+        Ok(_) => Ok(ProjectReference::Name { owner, name }),
         Err(_) => Err(Error::not_found("project")),
     }
 }
@@ -87,18 +87,18 @@ pub(super) fn called(text: &str) -> Result<Called<'_>> {
 /// # Errors
 /// Not found; 403 with the role that is needed; 409 where a name is ambiguous; the database does not answer.
 pub async fn find<R: Permission>(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Authorized<R>> {
-    let (owner, name) = match called(id_or_name)? {
-        Called::Id(id) => {
-            let found = sqlx::query_as(found!(" and p.id = $2 and p.deleted_at is null"))
+    let (owner, name) = match parse_reference(id_or_name)? {
+        ProjectReference::Id(id) => {
+            let found = sqlx::query_as(accessible_project!(" and p.id = $2 and p.deleted_at is null"))
                 .bind(caller.user().0)
                 .bind(id)
                 .fetch_optional(&store.pool)
                 .await?;
             return grant(caller, found);
         }
-        Called::Name { owner, name } => (owner, name),
+        ProjectReference::Name { owner, name } => (owner, name),
     };
-    let mut all: Vec<Found> = sqlx::query_as(found!(
+    let mut all: Vec<ProjectWithRole> = sqlx::query_as(accessible_project!(
         " and p.name = $2 and p.deleted_at is null
           and ($3::text is null or $3 = (select u.login from users u where u.id = p.owner_id))
           order by p.owner_id = $1 desc, p.id limit 100"
@@ -111,7 +111,7 @@ pub async fn find<R: Permission>(store: &Store, caller: &Caller, id_or_name: &st
     all.retain(|found| caller.sees(found.project.id));
     if all.len() > 1 && all[0].role != ProjectRole::Owner {
         return Err(Error::conflict(format!(
-            "Several projects named {name} are shared with you; say which by its owner (OWNER/{name}) or its id."
+            "Several projects named {name} are shared with you; name one by its owner (OWNER/{name}) or its id."
         )));
     }
     grant(caller, all.into_iter().next())
@@ -126,10 +126,10 @@ pub async fn find_any<R: Permission>(
     caller: &Caller,
     id_or_name: &str,
 ) -> Result<Authorized<R>> {
-    let Called::Id(id) = called(id_or_name)? else {
+    let ProjectReference::Id(id) = parse_reference(id_or_name)? else {
         return find(store, caller, id_or_name).await;
     };
-    let found = sqlx::query_as(found!(" and p.id = $2"))
+    let found = sqlx::query_as(accessible_project!(" and p.id = $2"))
         .bind(caller.user().0)
         .bind(id)
         .fetch_optional(&store.pool)
@@ -138,7 +138,7 @@ pub async fn find_any<R: Permission>(
 }
 
 /// The project again, locked until the transaction ends, so that changes to it are serialized. Checks the permission
-/// once more.
+/// again.
 ///
 /// # Errors
 /// Not found, where it was deleted or no longer shared in between; 403 where the role became too low.
@@ -150,7 +150,7 @@ pub async fn lock<R: Changes>(tx: &mut PgConnection, authorized: &Authorized<R>)
         .bind(authorized.id.0)
         .execute(&mut *tx)
         .await?;
-    let found = sqlx::query_as(found!(" and p.id = $2 and p.deleted_at is null"))
+    let found = sqlx::query_as(accessible_project!(" and p.id = $2 and p.deleted_at is null"))
         .bind(caller.user().0)
         .bind(authorized.id.0)
         .fetch_optional(tx)
@@ -158,7 +158,7 @@ pub async fn lock<R: Changes>(tx: &mut PgConnection, authorized: &Authorized<R>)
     grant(caller, found)
 }
 
-fn grant<R: Permission>(caller: &Caller, found: Option<Found>) -> Result<Authorized<R>> {
+fn grant<R: Permission>(caller: &Caller, found: Option<ProjectWithRole>) -> Result<Authorized<R>> {
     let found = found.ok_or_else(|| Error::not_found("project"))?;
     Authorized::new(caller, found.project, found.role)
 }
@@ -166,7 +166,7 @@ fn grant<R: Permission>(caller: &Caller, found: Option<Found>) -> Result<Authori
 /// A caller's role in a project at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CurrentRole {
-    Is(ProjectRole),
+    Has(ProjectRole),
     None,
     /// The project no longer exists.
     Gone,
@@ -189,6 +189,6 @@ pub async fn role(store: &Store, caller: &Caller, project: ProjectId) -> Result<
     Ok(match row {
         None => CurrentRole::Gone,
         Some(row) if row.try_get::<Option<&str>, _>("my_role")?.is_none() => CurrentRole::None,
-        Some(row) => CurrentRole::Is(word(&row, "my_role")?),
+        Some(row) => CurrentRole::Has(enum_column(&row, "my_role")?),
     })
 }

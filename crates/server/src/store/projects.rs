@@ -13,11 +13,10 @@ pub use super::project_access::{find, find_any, lock};
 use super::{
     Store,
     caller::Caller,
-    json, optional_json, parsed,
+    enum_column, json_column, optional_json_column, parsed_column,
     permission::Read,
-    project_access::{Called, called, mine, my_role},
+    project_access::{ProjectReference, accessible_ids, my_role, parse_reference},
     sandboxes::SandboxRow,
-    word,
 };
 use crate::error::{Error, Result};
 
@@ -47,7 +46,8 @@ pub struct Overview {
     pub role: ProjectRole,
     /// The main sandbox: the one that is not terminated, else the last one.
     pub sandbox: Option<SandboxRow>,
-    /// Another user's project had this name first, or had it before it was deleted or renamed, so host names need the owner's slug.
+    /// Another user's project had this name first, or had it before it was deleted or renamed, so host names need the
+    /// owner's slug.
     pub name_is_shared: bool,
     /// The owner's login was a former user's, so host names with it are theirs.
     pub login_is_former: bool,
@@ -100,7 +100,7 @@ macro_rules! overview {
                  select * from sandboxes s where s.project_id = p.id and s.is_main
                  order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
              where p.id in ",
-            mine!(),
+            accessible_ids!(),
             " and ",
             $condition
         )
@@ -112,12 +112,12 @@ impl<'r> FromRow<'r, PgRow> for ProjectRow {
         Ok(Self {
             id: ProjectId(row.try_get("p_id")?),
             owner: UserId(row.try_get("p_owner_id")?),
-            name: parsed(row, "p_name")?,
+            name: parsed_column(row, "p_name")?,
             description: row.try_get("p_description")?,
-            image: json(row, "p_image")?,
-            size: word(row, "p_size")?,
+            image: json_column(row, "p_image")?,
+            size: enum_column(row, "p_size")?,
             region: row.try_get("p_region")?,
-            repository: optional_json(row, "p_repository")?,
+            repository: optional_json_column(row, "p_repository")?,
             start_command: row.try_get("p_start_command")?,
             created_at: row.try_get("p_created_at")?,
             updated_at: row.try_get("p_updated_at")?,
@@ -131,14 +131,14 @@ impl<'r> FromRow<'r, PgRow> for Overview {
         Ok(Self {
             project: ProjectRow::from_row(row)?,
             owner_login: row.try_get("owner_login")?,
-            role: word(row, "my_role")?,
+            role: enum_column(row, "my_role")?,
             sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
                 Some(_) => Some(SandboxRow::from_row(row)?),
                 None => None,
             },
             name_is_shared: row.try_get("name_is_shared")?,
             login_is_former: row.try_get("login_is_former")?,
-            shares: optional_json(row, "shares")?.unwrap_or_default(),
+            shares: optional_json_column(row, "shares")?.unwrap_or_default(),
         })
     }
 }
@@ -149,9 +149,9 @@ impl<'r> FromRow<'r, PgRow> for Overview {
 /// # Errors
 /// Same as [`find`].
 pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Overview> {
-    let id = match called(id_or_name)? {
-        Called::Id(id) => id,
-        Called::Name { .. } => find::<Read>(store, caller, id_or_name).await?.id.0,
+    let id = match parse_reference(id_or_name)? {
+        ProjectReference::Id(id) => id,
+        ProjectReference::Name { .. } => find::<Read>(store, caller, id_or_name).await?.id.0,
     };
     sqlx::query_as(overview!("p.id = $2"))
         .bind(caller.user().0)
@@ -180,7 +180,7 @@ pub async fn list(
     .bind(after.0)
     .bind(after.1.map(|id| id.0))
     .bind(limit)
-    .bind(caller.only().map(|project| project.0))
+    .bind(caller.token_project().map(|project| project.0))
     .fetch_all(&store.pool)
     .await?)
 }
@@ -296,7 +296,8 @@ pub async fn set_environment(tx: &mut PgConnection, project: ProjectId, encrypte
 }
 
 /// The live project that a host name refers to: with an owner's slug that owner's project, else the project that has
-/// had the name for longest, unless the name is reserved for a former owner. For the gateway, which must still check whether the viewer may see it.
+/// had the name for longest, unless the name is reserved for a former owner. For the gateway, which must still check
+/// whether the viewer may see it.
 ///
 /// # Errors
 /// The database does not answer.

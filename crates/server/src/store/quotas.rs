@@ -10,7 +10,7 @@ use fsa_model::{
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, optional_json, word};
+use super::{Store, enum_column, optional_json_column};
 use crate::{
     error::{Error, Result},
     settings,
@@ -27,16 +27,16 @@ pub async fn check(
     owner: UserId,
     adds: Adds,
 ) -> Result<()> {
-    if settings.in_all != Limits::default() {
+    if settings.server_wide != Limits::default() {
         sqlx::query("select pg_advisory_xact_lock(20003, 0)")
             .execute(&mut *tx)
             .await?;
         let used = used(tx, None).await?;
-        if let Some(over) = used.over(&settings.in_all, adds, true) {
+        if let Some(over) = used.over(&settings.server_wide, adds, true) {
             return Err(Error::over_limit(over));
         }
     }
-    let limits = of_user(tx, owner).await?.unwrap_or(settings.per_user);
+    let limits = user_limits(tx, owner).await?.unwrap_or(settings.per_user);
     if limits != Limits::default() {
         sqlx::query("select pg_advisory_xact_lock(20004, hashtext($1))")
             .bind(owner.to_string())
@@ -54,13 +54,13 @@ pub async fn check(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn of_user(connection: &mut PgConnection, user: UserId) -> Result<Option<Limits>> {
+pub async fn user_limits(connection: &mut PgConnection, user: UserId) -> Result<Option<Limits>> {
     let row = sqlx::query("select limits from users where id = $1")
         .bind(user.0)
         .fetch_optional(connection)
         .await?;
     Ok(match row {
-        Some(row) => optional_json(&row, "limits")?,
+        Some(row) => optional_json_column(&row, "limits")?,
         None => None,
     })
 }
@@ -78,7 +78,7 @@ pub async fn set(tx: &mut PgConnection, user: UserId, limits: Option<Limits>) ->
     Ok(())
 }
 
-macro_rules! counted {
+macro_rules! usage_by_size {
     ($condition:literal) => {
         concat!(
             "select p.owner_id, p.size, count(distinct p.id) as projects, count(s.id) as running
@@ -97,8 +97,8 @@ macro_rules! counted {
 /// The database does not answer.
 pub async fn used(connection: &mut PgConnection, user: Option<UserId>) -> Result<Used> {
     let query = match user {
-        Some(user) => sqlx::query(counted!("p.owner_id = $1")).bind(user.0),
-        None => sqlx::query(counted!("true")),
+        Some(user) => sqlx::query(usage_by_size!("p.owner_id = $1")).bind(user.0),
+        None => sqlx::query(usage_by_size!("true")),
     };
     let mut used = Used::default();
     for row in query.fetch_all(&mut *connection).await? {
@@ -114,7 +114,7 @@ pub async fn used(connection: &mut PgConnection, user: Option<UserId>) -> Result
 /// The database does not answer.
 pub async fn used_by(store: &Store, users: &[UserId]) -> Result<HashMap<UserId, Used>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let rows = sqlx::query(counted!("p.owner_id = any($1)"))
+    let rows = sqlx::query(usage_by_size!("p.owner_id = any($1)"))
         .bind(&ids)
         .fetch_all(&store.pool)
         .await?;
@@ -152,18 +152,21 @@ async fn disk(connection: &mut PgConnection, user: Option<UserId>) -> Result<u64
 ///
 /// # Errors
 /// 403 with the limit and the use, where `requested` bytes are too many; the database does not answer.
-pub async fn room(
+pub async fn free_disk(
     store: &Store,
     settings: &settings::Limits,
     owner: UserId,
     requested: u64,
 ) -> Result<Option<u64>> {
     let mut connection = store.pool().acquire().await?;
-    let of_owner = of_user(&mut connection, owner)
+    let of_owner = user_limits(&mut connection, owner)
         .await?
         .unwrap_or(settings.per_user);
-    let mut room: Option<u64> = None;
-    for (limit, user) in [(of_owner.disk_mib, Some(owner)), (settings.in_all.disk_mib, None)] {
+    let mut free: Option<u64> = None;
+    for (limit, user) in [
+        (of_owner.disk_mib, Some(owner)),
+        (settings.server_wide.disk_mib, None),
+    ] {
         let Some(limit) = limit else { continue };
         let used = disk(&mut connection, user).await?;
         let left = limit.saturating_mul(1 << 20).saturating_sub(used);
@@ -175,16 +178,16 @@ pub async fn room(
                 server_wide: user.is_none(),
             }));
         }
-        room = Some(room.map_or(left, |room| room.min(left)));
+        free = Some(free.map_or(left, |free| free.min(left)));
     }
-    Ok(room)
+    Ok(free)
 }
 
 /// Counts bytes just written to disk, until the next measurement.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn put(store: &Store, project: ProjectId, bytes: u64) -> Result<()> {
+pub async fn add_disk_usage(store: &Store, project: ProjectId, bytes: u64) -> Result<()> {
     sqlx::query("update projects set disk_bytes = disk_bytes + $2 where id = $1")
         .bind(project.0)
         .bind(i64::try_from(bytes).unwrap_or(i64::MAX / 2))
@@ -194,7 +197,7 @@ pub async fn put(store: &Store, project: ProjectId, bytes: u64) -> Result<()> {
 }
 
 fn add(used: &mut Used, row: &PgRow) -> Result<(), sqlx::Error> {
-    let size: Size = word(row, "size")?;
+    let size: Size = enum_column(row, "size")?;
     let count = |name: &str| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
     used.add(size, count("projects")?, count("running")?);
     Ok(())

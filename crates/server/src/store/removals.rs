@@ -8,8 +8,8 @@ use sqlx::{FromRow, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    Store, databases::DatabaseRow, leases::Room, observed::Columns, parsed, projects, projects::ProjectRow,
-    word, word_of,
+    Store, databases::DatabaseRow, enum_column, enum_text, leases::Capacity, observed::Columns,
+    parsed_column, projects, projects::ProjectRow,
 };
 use crate::store::events::PendingEvent;
 
@@ -33,9 +33,9 @@ impl<'r> FromRow<'r, PgRow> for Removal {
                 None => None,
                 Some(_) => Some(DatabaseRow {
                     project: project.id,
-                    resource: parsed(row, "d_resource")?,
+                    resource: parsed_column(row, "d_resource")?,
                     password: row.try_get("d_password")?,
-                    status: word(row, "d_status")?,
+                    status: enum_column(row, "d_status")?,
                 }),
             },
             project,
@@ -47,22 +47,22 @@ impl<'r> FromRow<'r, PgRow> for Removal {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn claim(store: &Store, room: &Room, lease: Duration) -> Result<Vec<Removal>, sqlx::Error> {
-    let (regions, places) = room.columns();
+pub async fn claim(store: &Store, capacity: &Capacity, lease: Duration) -> Result<Vec<Removal>, sqlx::Error> {
+    let (regions, slots) = capacity.columns();
     sqlx::query_as(concat!(
         "with due as (
-             select d.id from unnest($1::text[], $2::bigint[]) as room (region, places)
+             select d.id from unnest($1::text[], $2::bigint[]) as capacity (region, slots)
              cross join lateral (
                  select p.id from projects p
                  where deleted_at is not null and removal_due_at <= now()
                    and (lease_until is null or lease_until < now())
-                   and (p.region = room.region
-                        or room.region is null and p.region <> all(array_remove($1::text[], null)))
+                   and (p.region = capacity.region
+                        or capacity.region is null and p.region <> all(array_remove($1::text[], null)))
                    and not exists (
                        select 1 from sandboxes s where s.project_id = p.id
                          and not (s.desired_state = 'terminated' and s.observed_generation = s.generation
                                   and s.lease_id is null))
-                 order by removal_due_at limit room.places for update of p skip locked) d),
+                 order by removal_due_at limit capacity.slots for update of p skip locked) d),
          p as (
              update projects set lease_id = gen_random_uuid(), lease_until = now() + make_interval(secs => $3)
              from due where projects.id = due.id returning projects.*),
@@ -74,7 +74,7 @@ pub async fn claim(store: &Store, room: &Room, lease: Duration) -> Result<Vec<Re
          from p left join databases d on d.project_id = p.id"
     ))
     .bind(regions)
-    .bind(places)
+    .bind(slots)
     .bind(lease.as_secs_f64())
     .fetch_all(&store.pool)
     .await
@@ -102,15 +102,15 @@ pub async fn renew(store: &Store, removal: &Removal, lease: Duration) -> Result<
 /// # Errors
 /// The database does not answer.
 pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Error> {
-    let mut happenings = Vec::new();
+    let mut pending_events = Vec::new();
     if let Some(database) = &removal.database {
-        happenings.push(PendingEvent::new(
+        pending_events.push(PendingEvent::new(
             EventKind::DatabaseDropped,
             "The database was dropped with everything in it.",
             json!({"name": database.resource}),
         ));
     }
-    happenings.push(PendingEvent::new(
+    pending_events.push(PendingEvent::new(
         EventKind::ProjectDeleted,
         format!("The project {} is gone, with its files.", removal.project.name),
         json!({"name": removal.project.name}),
@@ -123,7 +123,7 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
                  select 1 from sandboxes s where s.project_id = p.id
                    and not (s.desired_state = 'terminated' and s.observed_generation = s.generation))
              returning id),
-         told as (
+         new_events as (
              insert into events (project_id, owner_id, kind, message, data, lost_by)
              select $1, $2, e.kind, e.message, e.data,
                     case when e.kind = $7
@@ -134,10 +134,10 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
     )
     .bind(removal.project.id.0)
     .bind(removal.project.owner.0);
-    Columns::new(happenings)
+    Columns::new(pending_events)
         .bind(query)
         .bind(removal.lease)
-        .bind(word_of(&EventKind::ProjectDeleted))
+        .bind(enum_text(&EventKind::ProjectDeleted))
         .fetch_one(&store.pool)
         .await?
         .try_get(0)
@@ -154,7 +154,7 @@ pub async fn postpone(
     next: Duration,
 ) -> Result<(), sqlx::Error> {
     let attempts = removal.attempts.saturating_add(1);
-    let happening = PendingEvent::new(
+    let pending_event = PendingEvent::new(
         EventKind::AttemptFailed,
         format!("Removing the project failed: {failure}"),
         json!({"failure": failure, "attempts": attempts, "retryInSeconds": next.as_secs()}),
@@ -170,7 +170,7 @@ pub async fn postpone(
     )
     .bind(removal.project.id.0)
     .bind(removal.project.owner.0);
-    Columns::new(vec![happening])
+    Columns::new(vec![pending_event])
         .bind(query)
         .bind(removal.lease)
         .bind(attempts)

@@ -9,7 +9,7 @@ use fsa_model::{ProjectId, SandboxId, SandboxRef, UserId, sandboxd::Status};
 use sqlx::{FromRow, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
-use super::{Store, observed::Columns, optional_json, parsed};
+use super::{Store, observed::Columns, optional_json_column, parsed_column};
 use crate::store::events::PendingEvent;
 
 /// A running sandbox to be followed.
@@ -30,12 +30,12 @@ impl<'r> FromRow<'r, PgRow> for Followed {
             sandbox: SandboxRef {
                 id: SandboxId(row.try_get("id")?),
                 project: ProjectId(row.try_get("project_id")?),
-                resource: parsed(row, "resource")?,
+                resource: parsed_column(row, "resource")?,
             },
             owner: UserId(row.try_get("owner_id")?),
             region: row.try_get("region")?,
             control_token: row.try_get("control_token")?,
-            status: optional_json(row, "status")?,
+            status: optional_json_column(row, "status")?,
         })
     }
 }
@@ -44,10 +44,10 @@ impl<'r> FromRow<'r, PgRow> for Followed {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn live(store: &Store, replica: Uuid, lifetime: Duration) -> Result<(), sqlx::Error> {
+pub async fn renew(store: &Store, replica: Uuid, lifetime: Duration) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
-         insert into replicas (id, alive_until) select $1, now() + make_interval(secs => $2) from quick
+        "with async_commit as materialized (select set_config('synchronous_commit', 'off', true))
+         insert into replicas (id, alive_until) select $1, now() + make_interval(secs => $2) from async_commit
          on conflict (id) do update set alive_until = excluded.alive_until",
     )
     .bind(replica)
@@ -61,7 +61,7 @@ pub async fn live(store: &Store, replica: Uuid, lifetime: Duration) -> Result<()
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn end(store: &Store, replica: Uuid) -> Result<(), sqlx::Error> {
+pub async fn remove(store: &Store, replica: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query("delete from replicas where id = $1 or alive_until < now() - interval '1 hour'")
         .bind(replica)
         .execute(&store.pool)
@@ -73,7 +73,7 @@ pub async fn end(store: &Store, replica: Uuid) -> Result<(), sqlx::Error> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn forget_others(store: &Store, replica: Uuid) -> Result<(), sqlx::Error> {
+pub async fn remove_others(store: &Store, replica: Uuid) -> Result<(), sqlx::Error> {
     let mut tx = store.pool.begin().await?;
     for statement in [
         "delete from replicas where id <> $1",
@@ -104,7 +104,7 @@ pub async fn is_first(store: &Store, replica: Uuid) -> Result<bool, sqlx::Error>
 /// The database does not answer.
 pub async fn follow(store: &Store, replica: Uuid, limit: i64) -> Result<Vec<Followed>, sqlx::Error> {
     sqlx::query_as(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+        "with async_commit as materialized (select set_config('synchronous_commit', 'off', true)),
          alone as (
              select id from sandboxes
              where container in ('starting', 'running') and desired_state = 'running' and lease_until is null
@@ -112,7 +112,7 @@ pub async fn follow(store: &Store, replica: Uuid, limit: i64) -> Result<Vec<Foll
                    select 1 from replicas r where r.id = follower and r.alive_until > now()))
              limit $2 for update skip locked),
          s as (
-             update sandboxes set follower = $1 from alone, quick where sandboxes.id = alone.id
+             update sandboxes set follower = $1 from alone, async_commit where sandboxes.id = alone.id
              returning sandboxes.*)
          select s.id, s.project_id, s.resource, s.control_token, s.status, p.owner_id, p.region
          from s join projects p on p.id = s.project_id",
@@ -147,14 +147,14 @@ pub async fn write_status(
     replica: Uuid,
     followed: &Followed,
     status: &Status,
-    happenings: Vec<PendingEvent>,
+    pending_events: Vec<PendingEvent>,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+        "with async_commit as materialized (select set_config('synchronous_commit', 'off', true)),
          mine as (
-             update sandboxes set status = $7, updated_at = now() from quick
+             update sandboxes set status = $7, updated_at = now() from async_commit
              where id = $3 and follower = $8 and container in ('starting', 'running') returning id),
-         told as (
+         new_events as (
              insert into events (project_id, owner_id, sandbox_id, kind, message, data)
              select $1, $2, $3, e.kind, e.message, e.data
              from mine, unnest($4::text[], $5::text[], $6::jsonb[]) with ordinality as e(kind, message, data, place)
@@ -164,7 +164,7 @@ pub async fn write_status(
     .bind(followed.sandbox.project.0)
     .bind(followed.owner.0)
     .bind(followed.sandbox.id.0);
-    Columns::new(happenings)
+    Columns::new(pending_events)
         .bind(query)
         .bind(Json(status))
         .bind(replica)

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Store;
 
 /// Seconds over which retries of rows that waited for a region are spread.
-const RUSH: f64 = 3.0;
+const RETRY_SPREAD_SECONDS: f64 = 3.0;
 
 /// Requeues these sandboxes. Returns whether any of them can be reconciled. A failed one keeps its back-off, unless
 /// `even_failed`.
@@ -18,11 +18,11 @@ const RUSH: f64 = 3.0;
 pub async fn requeue(store: &Store, sandboxes: &[SandboxId], even_failed: bool) -> Result<bool, sqlx::Error> {
     let ids: Vec<Uuid> = sandboxes.iter().map(|id| id.0).collect();
     let requeued = sqlx::query(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
+        "with async_commit as materialized (select set_config('synchronous_commit', 'off', true))
          update sandboxes set requeues = requeues + 1,
                 next_attempt_at = case when failure is null or $2
                     then least(next_attempt_at, now()) else next_attempt_at end
-         from quick
+         from async_commit
          where id = any($1) and not (desired_state = 'terminated' and observed_generation = generation)",
     )
     .bind(ids)
@@ -40,9 +40,9 @@ pub async fn requeue(store: &Store, sandboxes: &[SandboxId], even_failed: bool) 
 pub async fn requeue_projects(store: &Store, projects: &HashSet<ProjectId>) -> Result<bool, sqlx::Error> {
     let ids: Vec<Uuid> = projects.iter().map(|id| id.0).collect();
     let requeued = sqlx::query(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
+        "with async_commit as materialized (select set_config('synchronous_commit', 'off', true))
          update sandboxes set requeues = requeues + 1, next_attempt_at = least(next_attempt_at, now())
-         from quick
+         from async_commit
          where project_id = any($1) and failure is null
            and not (desired_state = 'terminated' and observed_generation = generation)",
     )
@@ -52,11 +52,11 @@ pub async fn requeue_projects(store: &Store, projects: &HashSet<ProjectId>) -> R
     Ok(requeued.rows_affected() > 0)
 }
 
-/// Requeues every sandbox of these regions that is not terminated and gone, and has not failed.
+/// Requeues every sandbox of these regions, except failed ones and those whose termination is complete.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn requeue_everything(store: &Store, regions: &[String]) -> Result<(), sqlx::Error> {
+pub async fn requeue_regions(store: &Store, regions: &[String]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "update sandboxes set requeues = requeues + 1, next_attempt_at = least(next_attempt_at, now())
          where failure is null and not (desired_state = 'terminated' and observed_generation = generation)
@@ -73,7 +73,7 @@ pub async fn requeue_everything(store: &Store, regions: &[String]) -> Result<(),
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn requeue_answers(store: &Store, region: &str) -> Result<(), sqlx::Error> {
+pub async fn end_backoff(store: &Store, region: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "with waiting as (
              update sandboxes set next_attempt_at =
@@ -86,7 +86,7 @@ pub async fn requeue_answers(store: &Store, region: &str) -> Result<(), sqlx::Er
          where deleted_at is not null and removal_attempts > 0 and region = $1",
     )
     .bind(region)
-    .bind(RUSH)
+    .bind(RETRY_SPREAD_SECONDS)
     .execute(&store.pool)
     .await?;
     Ok(())
@@ -96,7 +96,7 @@ pub async fn requeue_answers(store: &Store, region: &str) -> Result<(), sqlx::Er
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn revive(store: &Store, sandbox: SandboxId) -> Result<(), sqlx::Error> {
+pub async fn requeue_terminated(store: &Store, sandbox: SandboxId) -> Result<(), sqlx::Error> {
     sqlx::query("update sandboxes set requeues = requeues + 1, next_attempt_at = now() where id = $1")
         .bind(sandbox.0)
         .execute(&store.pool)

@@ -7,7 +7,9 @@ use fsa_model::{
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, json, optional_json, parsed, projects::ProjectRow, word, word_of};
+use super::{
+    Store, enum_column, enum_text, json_column, optional_json_column, parsed_column, projects::ProjectRow,
+};
 use crate::error::Result;
 
 /// A sandbox, without the variables of its request (secret, and perhaps large).
@@ -52,18 +54,18 @@ impl<'r> FromRow<'r, PgRow> for SandboxRow {
         Ok(Self {
             id: SandboxId(row.try_get("s_id")?),
             project: ProjectId(row.try_get("s_project_id")?),
-            resource: parsed(row, "s_resource")?,
+            resource: parsed_column(row, "s_resource")?,
             control_token: row.try_get("s_control_token")?,
-            desired_state: word(row, "s_desired_state")?,
+            desired_state: enum_column(row, "s_desired_state")?,
             generation: row.try_get("s_generation")?,
             restarts: row.try_get("s_restarts")?,
             observed_generation: row.try_get("s_observed_generation")?,
-            container: word(row, "s_container")?,
-            conditions: json(row, "s_conditions")?,
-            failure: optional_json(row, "s_failure")?,
+            container: enum_column(row, "s_container")?,
+            conditions: json_column(row, "s_conditions")?,
+            failure: optional_json_column(row, "s_failure")?,
             attempts: row.try_get("s_attempts")?,
             next_attempt_at: row.try_get("s_next_attempt_at")?,
-            status: optional_json(row, "s_status")?,
+            status: optional_json_column(row, "s_status")?,
             observed_at: row.try_get("s_observed_at")?,
             created_at: row.try_get("s_created_at")?,
             updated_at: row.try_get("s_updated_at")?,
@@ -129,7 +131,7 @@ pub async fn main_in(tx: &mut PgConnection, project: ProjectId) -> Result<Option
 }
 
 /// A running sandbox, with its project and owner.
-pub struct Running {
+pub struct RunningRow {
     pub sandbox: SandboxRow,
     pub project: String,
     pub owner: String,
@@ -140,23 +142,23 @@ pub struct Running {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn running(store: &Store, most: u32) -> Result<(Vec<Running>, u64)> {
+pub async fn running(store: &Store, limit: u32) -> Result<(Vec<RunningRow>, u64)> {
     let rows = sqlx::query(concat!(
         "select ",
         columns!(),
-        ", p.name as project, p.region as region, u.login as owner, count(*) over () as in_all
+        ", p.name as project, p.region as region, u.login as owner, count(*) over () as total
            from sandboxes s join projects p on p.id = s.project_id join users u on u.id = p.owner_id
           where s.container = 'running' and s.desired_state = 'running' and p.deleted_at is null
           order by u.login, p.name, s.id limit $1"
     ))
-    .bind(i64::from(most))
+    .bind(i64::from(limit))
     .fetch_all(&store.pool)
     .await?;
-    let all: i64 = rows.first().map_or(Ok(0), |row| row.try_get("in_all"))?;
+    let all: i64 = rows.first().map_or(Ok(0), |row| row.try_get("total"))?;
     let found = rows
         .iter()
         .map(|row| {
-            Ok(Running {
+            Ok(RunningRow {
                 sandbox: SandboxRow::from_row(row)?,
                 project: row.try_get("project")?,
                 owner: row.try_get("owner")?,
@@ -193,7 +195,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
     .bind(new.project.0)
     .bind(new.resource.as_str())
     .bind(new.control_token)
-    .bind(word_of(&new.desired_state))
+    .bind(enum_text(&new.desired_state))
     .bind(new.request_environment)
     .bind(sqlx::types::Json(conditions))
     .execute(tx)
@@ -205,7 +207,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn forget_gone(tx: &mut PgConnection, project: ProjectId) -> Result<()> {
+pub async fn delete_terminated(tx: &mut PgConnection, project: ProjectId) -> Result<()> {
     sqlx::query(
         "delete from sandboxes where project_id = $1 and desired_state = 'terminated'
          and observed_generation = generation and container = 'absent'",
@@ -220,11 +222,11 @@ pub async fn forget_gone(tx: &mut PgConnection, project: ProjectId) -> Result<()
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn wish(
+pub async fn set_desired_state(
     tx: &mut PgConnection,
     sandbox: SandboxId,
     desired_state: DesiredState,
-    anew: bool,
+    restart: bool,
 ) -> Result<()> {
     sqlx::query(
         "update sandboxes set desired_state = $2, generation = generation + 1,
@@ -232,8 +234,8 @@ pub async fn wish(
          where id = $1 and desired_state <> 'terminated'",
     )
     .bind(sandbox.0)
-    .bind(word_of(&desired_state))
-    .bind(i32::from(anew))
+    .bind(enum_text(&desired_state))
+    .bind(i32::from(restart))
     .execute(tx)
     .await?;
     Ok(())

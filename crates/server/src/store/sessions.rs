@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     Store,
     caller::{Caller, Credential, CredentialId},
-    optional_json, word,
+    enum_column, optional_json_column,
 };
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ macro_rules! lifetime {
     };
 }
 
-macro_rules! known {
+macro_rules! valid_credential {
     ($condition:literal) => {
         concat!(
             "select s.id, s.created_at, s.last_seen_at < now() - interval '1 minute' as stale,
@@ -36,11 +36,11 @@ macro_rules! known {
 /// # Errors
 /// The database does not answer.
 pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Credential>> {
-    let row = sqlx::query(known!("s.token_hash = $1"))
+    let row = sqlx::query(valid_credential!("s.token_hash = $1"))
         .bind(hash.as_slice())
         .fetch_optional(&store.pool)
         .await?;
-    found(store, row).await
+    credential(store, row).await
 }
 
 /// Same as [`by_hash`], by the session's id.
@@ -48,14 +48,14 @@ pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Credential
 /// # Errors
 /// The database does not answer.
 pub async fn by_id(store: &Store, id: Uuid) -> Result<Option<Credential>> {
-    let row = sqlx::query(known!("s.id = $1"))
+    let row = sqlx::query(valid_credential!("s.id = $1"))
         .bind(id)
         .fetch_optional(&store.pool)
         .await?;
-    found(store, row).await
+    credential(store, row).await
 }
 
-async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> {
+async fn credential(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> {
     let Some(row) = row else { return Ok(None) };
     let id: Uuid = row.try_get("id")?;
     if row.try_get("stale")? {
@@ -72,12 +72,12 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> 
     Ok(Some(Credential {
         user: UserId(row.try_get("user_id")?),
         login: row.try_get("login")?,
-        role: word(&row, "role")?,
+        role: enum_column(&row, "role")?,
         id: CredentialId::Session(id),
         since: row.try_get::<DateTime<Utc>, _>("created_at")?,
         scope: Scope::Write,
         only: None,
-        limits: optional_json(&row, "limits")?,
+        limits: optional_json_column(&row, "limits")?,
     }))
 }
 

@@ -12,7 +12,7 @@ use fsa_model::{
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
-use super::{Store, json, projects, projects::ProjectRow, word, word_of};
+use super::{Store, enum_column, enum_text, json_column, projects, projects::ProjectRow};
 use crate::error::{Error, Result};
 
 /// A task, with fields that only its runner needs.
@@ -54,18 +54,18 @@ impl<'r> FromRow<'r, PgRow> for TaskRow {
         let task = Task {
             id: row.try_get("t_id")?,
             project_id: ProjectId(row.try_get("t_project_id")?),
-            agent: word(row, "t_agent")?,
+            agent: enum_column(row, "t_agent")?,
             prompt: row.try_get("t_prompt")?,
             model: row.try_get("t_model")?,
             budget: row.try_get::<Option<i64>, _>("t_budget")?.map(Micros),
             timeout_seconds: row.try_get::<i32, _>("t_timeout")?.unsigned_abs(),
             continues: row.try_get("t_continues")?,
-            state: word(row, "t_state")?,
+            state: enum_column(row, "t_state")?,
             error: row.try_get("t_error")?,
             exit_code: row.try_get("t_exit_code")?,
             result: row.try_get("t_result")?,
             cost: Micros(row.try_get("t_cost")?),
-            changed_files: json(row, "t_changed_files")?,
+            changed_files: json_column(row, "t_changed_files")?,
             steps: row.try_get("t_steps")?,
             created_at: row.try_get("t_created_at")?,
             started_at: row.try_get("t_started_at")?,
@@ -136,7 +136,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewTask<'_>) -> Result<()> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn open(tx: &mut PgConnection, project: ProjectId) -> Result<i64> {
+pub async fn count_unfinished(tx: &mut PgConnection, project: ProjectId) -> Result<i64> {
     Ok(
         sqlx::query_scalar("select count(*) from tasks where project_id = $1 and ended_at is null")
             .bind(project.0)
@@ -217,8 +217,8 @@ pub async fn steps(store: &Store, task: Uuid, after: i64, limit: i64) -> Result<
         Ok(TaskStep {
             sequence: row.try_get("sequence")?,
             at: row.try_get("at")?,
-            kind: word(row, "kind")?,
-            data: json(row, "data")?,
+            kind: enum_column(row, "kind")?,
+            data: json_column(row, "data")?,
         })
     };
     Ok(rows.iter().map(read).collect::<Result<_, sqlx::Error>>()?)
@@ -256,7 +256,7 @@ pub async fn claim(store: &Store, limit: i64, lease: Duration) -> Result<Vec<Cla
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn forget_leases(store: &Store) -> Result<()> {
+pub async fn release_all_leases(store: &Store) -> Result<()> {
     sqlx::query("update tasks set lease_id = null, lease_until = null where ended_at is null")
         .execute(&store.pool)
         .await?;
@@ -278,17 +278,17 @@ pub async fn release(store: &Store, task: Uuid, lease: Uuid) -> Result<()> {
 
 /// Whether the lease still held, and whether cancellation was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    Yes { cancelled: bool },
-    No,
+pub enum LeaseState {
+    Held { cancelled: bool },
+    Lost,
 }
 
-fn held(row: Option<PgRow>) -> Result<Held> {
+fn lease_state(row: Option<PgRow>) -> Result<LeaseState> {
     match row {
-        Some(row) => Ok(Held::Yes {
+        Some(row) => Ok(LeaseState::Held {
             cancelled: row.try_get(0)?,
         }),
-        None => Ok(Held::No),
+        None => Ok(LeaseState::Lost),
     }
 }
 
@@ -296,8 +296,8 @@ fn held(row: Option<PgRow>) -> Result<Held> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn renew(store: &Store, task: Uuid, lease: Uuid, duration: Duration) -> Result<Held> {
-    held(
+pub async fn renew(store: &Store, task: Uuid, lease: Uuid, duration: Duration) -> Result<LeaseState> {
+    lease_state(
         sqlx::query(
             "update tasks set lease_until = now() + make_interval(secs => $3)
              where id = $1 and lease_id = $2 and ended_at is null returning cancelled_at is not null",
@@ -314,7 +314,7 @@ pub async fn renew(store: &Store, task: Uuid, lease: Uuid, duration: Duration) -
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn begin_at(store: &Store, task: Uuid, lease: Uuid, tree: &str) -> Result<()> {
+pub async fn set_start_tree(store: &Store, task: Uuid, lease: Uuid, tree: &str) -> Result<()> {
     sqlx::query("update tasks set start_tree = $3 where id = $1 and lease_id = $2 and ended_at is null")
         .bind(task)
         .bind(lease)
@@ -340,8 +340,8 @@ pub async fn diff(store: &Store, task: Uuid) -> Result<(Option<String>, bool)> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn started(store: &Store, task: Uuid, lease: Uuid, sandbox: SandboxId) -> Result<Held> {
-    held(
+pub async fn mark_running(store: &Store, task: Uuid, lease: Uuid, sandbox: SandboxId) -> Result<LeaseState> {
+    lease_state(
         sqlx::query(
             "update tasks set state = 'running', sandbox_id = $3, started_at = coalesce(started_at, now())
              where id = $1 and lease_id = $2 and ended_at is null returning cancelled_at is not null",
@@ -356,7 +356,7 @@ pub async fn started(store: &Store, task: Uuid, lease: Uuid, sandbox: SandboxId)
 
 /// The progress of a task from one piece of an agent's output.
 #[derive(Debug)]
-pub struct Progress<'a> {
+pub struct TaskProgress<'a> {
     /// The position after this output.
     pub position: i64,
     pub steps: &'a [(StepKind, serde_json::Value)],
@@ -374,15 +374,15 @@ pub async fn record(
     store: &Store,
     task: Uuid,
     lease: Uuid,
-    progress: &Progress<'_>,
+    progress: &TaskProgress<'_>,
     duration: Duration,
-) -> Result<Held> {
+) -> Result<LeaseState> {
     let (kinds, data): (Vec<String>, Vec<Json<&serde_json::Value>>) = progress
         .steps
         .iter()
-        .map(|(kind, data)| (word_of(kind), Json(data)))
+        .map(|(kind, data)| (enum_text(kind), Json(data)))
         .unzip();
-    held(
+    lease_state(
         sqlx::query(
             "with before as (
                  select id, steps from tasks where id = $1 and lease_id = $2 and ended_at is null for update),
@@ -413,7 +413,7 @@ pub async fn record(
 
 /// The result of a task.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct TaskResult {
     pub state: TaskState,
     pub exit_code: Option<i32>,
     pub error: Option<String>,
@@ -426,7 +426,7 @@ pub struct Ended {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn end(tx: &mut PgConnection, task: Uuid, lease: Uuid, ended: &Ended) -> Result<bool> {
+pub async fn end(tx: &mut PgConnection, task: Uuid, lease: Uuid, result: &TaskResult) -> Result<bool> {
     let done = sqlx::query(
         "update tasks set state = $3, exit_code = $4, error = $5, changed_files = $6, diff = $7, diff_cut = $8,
                 ended_at = now(), lease_id = null, lease_until = null
@@ -434,12 +434,12 @@ pub async fn end(tx: &mut PgConnection, task: Uuid, lease: Uuid, ended: &Ended) 
     )
     .bind(task)
     .bind(lease)
-    .bind(word_of(&ended.state))
-    .bind(ended.exit_code)
-    .bind(&ended.error)
-    .bind(Json(&ended.changed_files))
-    .bind(ended.diff.as_ref().map(|(diff, _)| diff))
-    .bind(ended.diff.as_ref().is_some_and(|(_, cut)| *cut))
+    .bind(enum_text(&result.state))
+    .bind(result.exit_code)
+    .bind(&result.error)
+    .bind(Json(&result.changed_files))
+    .bind(result.diff.as_ref().map(|(diff, _)| diff))
+    .bind(result.diff.as_ref().is_some_and(|(_, cut)| *cut))
     .execute(tx)
     .await?;
     Ok(done.rows_affected() > 0)

@@ -11,11 +11,11 @@ use uuid::Uuid;
 use super::{
     Store,
     caller::{Caller, Credential, CredentialId},
-    optional_json, word, word_of,
+    enum_column, enum_text, optional_json_column,
 };
 use crate::error::{Error, Result};
 
-macro_rules! known {
+macro_rules! valid_credential {
     ($condition:literal) => {
         concat!(
             "select t.id, t.created_at, t.scope, t.project_id, u.id as user_id, u.login, u.role, u.limits,
@@ -33,11 +33,11 @@ macro_rules! known {
 /// # Errors
 /// The database does not answer.
 pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Credential>> {
-    let row = sqlx::query(known!("t.token_hash = $1"))
+    let row = sqlx::query(valid_credential!("t.token_hash = $1"))
         .bind(hash.as_slice())
         .fetch_optional(&store.pool)
         .await?;
-    found(store, row).await
+    credential(store, row).await
 }
 
 /// Same as [`by_hash`], by the token's id.
@@ -45,14 +45,14 @@ pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Credential
 /// # Errors
 /// The database does not answer.
 pub async fn by_id(store: &Store, id: TokenId) -> Result<Option<Credential>> {
-    let row = sqlx::query(known!("t.id = $1"))
+    let row = sqlx::query(valid_credential!("t.id = $1"))
         .bind(id.0)
         .fetch_optional(&store.pool)
         .await?;
-    found(store, row).await
+    credential(store, row).await
 }
 
-async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> {
+async fn credential(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> {
     let Some(row) = row else { return Ok(None) };
     let id: Uuid = row.try_get("id")?;
     if row.try_get("stale")? {
@@ -68,12 +68,12 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> 
     Ok(Some(Credential {
         user: UserId(row.try_get("user_id")?),
         login: row.try_get("login")?,
-        role: word(&row, "role")?,
+        role: enum_column(&row, "role")?,
         id: CredentialId::Token(TokenId(id)),
         since: row.try_get("created_at")?,
-        scope: word(&row, "scope")?,
+        scope: enum_column(&row, "scope")?,
         only: row.try_get::<Option<Uuid>, _>("project_id")?.map(ProjectId),
-        limits: optional_json(&row, "limits")?,
+        limits: optional_json_column(&row, "limits")?,
     }))
 }
 
@@ -85,7 +85,7 @@ impl<'r> FromRow<'r, PgRow> for Row {
             id: TokenId(row.try_get("id")?),
             name: row.try_get("name")?,
             token: None,
-            scope: word(row, "scope")?,
+            scope: enum_column(row, "scope")?,
             project_id: row.try_get::<Option<Uuid>, _>("project_id")?.map(ProjectId),
             created_at: row.try_get("created_at")?,
             expires_at: row.try_get("expires_at")?,
@@ -121,7 +121,7 @@ pub async fn insert(
     .bind(user.0)
     .bind(name)
     .bind(expires_at)
-    .bind(word_of(&scope))
+    .bind(enum_text(&scope))
     .bind(only.map(|project| project.0))
     .fetch_one(tx)
     .await?;

@@ -7,7 +7,7 @@ use fsa_model::{
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, optional_json, quotas, word, word_of};
+use super::{Store, enum_column, enum_text, optional_json_column, quotas};
 use crate::error::{Error, Result};
 
 /// The rule for logins, in the words that users see (the table checks it again).
@@ -17,11 +17,11 @@ struct Row(User);
 
 impl<'r> FromRow<'r, PgRow> for Row {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
-        let limits: Option<Limits> = optional_json(row, "limits")?;
+        let limits: Option<Limits> = optional_json_column(row, "limits")?;
         Ok(Self(User {
             id: UserId(row.try_get("id")?),
             login: row.try_get("login")?,
-            role: word(row, "role")?,
+            role: enum_column(row, "role")?,
             has_password: row.try_get("has_password")?,
             disabled: row.try_get("disabled")?,
             created_at: row.try_get("created_at")?,
@@ -52,14 +52,13 @@ pub async fn insert(
     sqlx::query("insert into users (id, login, role, password_hash) values ($1, $2, $3, $4)")
         .bind(id.0)
         .bind(login)
-        .bind(word_of(&role))
+        .bind(enum_text(&role))
         .bind(password_hash)
         .execute(tx)
         .await
         .map_err(|error| match error.as_database_error().map(|e| e.kind()) {
             Some(sqlx::error::ErrorKind::UniqueViolation) => {
-                Error::invalid("login", "somebody has this login already")
-                    .with_status(http::StatusCode::CONFLICT)
+                Error::invalid("login", "another user has this login").with_status(http::StatusCode::CONFLICT)
             }
             Some(sqlx::error::ErrorKind::CheckViolation) => Error::invalid("login", LOGIN_RULE),
             _ => error.into(),
@@ -130,7 +129,7 @@ pub async fn password_hash(store: &Store, user: UserId) -> Result<Option<String>
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn is_free(connection: &mut PgConnection, login: &str) -> Result<bool> {
+pub async fn is_login_free(connection: &mut PgConnection, login: &str) -> Result<bool> {
     Ok(
         sqlx::query_scalar("select not exists (select 1 from users where login = $1)")
             .bind(login)
@@ -183,7 +182,7 @@ pub async fn change(
     )
     .bind(user.0)
     .bind(disabled)
-    .bind(role.map(|role| word_of(&role)))
+    .bind(role.map(|role| enum_text(&role)))
     .execute(tx)
     .await?;
     Ok(())
@@ -258,7 +257,7 @@ pub async fn first_owner(connection: &mut PgConnection) -> Result<Option<(UserId
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn complete(store: &Store, per_user: Limits, users: &mut [User]) -> Result<()> {
+pub async fn add_usage_and_limits(store: &Store, per_user: Limits, users: &mut [User]) -> Result<()> {
     let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
     let used = quotas::used_by(store, &ids).await?;
     for user in users {

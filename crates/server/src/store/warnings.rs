@@ -5,10 +5,10 @@ use fsa_model::event::EventKind;
 use serde_json::json;
 use sqlx::Row as _;
 
-use super::{Store, word_of};
+use super::{Store, enum_text};
 
 /// Days after which warnings of other sources are deleted when a new warning of their sandbox arrives.
-const KEPT_DAYS: i32 = 7;
+const RETENTION_DAYS: i32 = 7;
 
 /// Reports a warning as an event, unless it was reported. Returns whether it was reported now. Ignores a sandbox
 /// without a row.
@@ -38,7 +38,7 @@ pub async fn report(store: &Store, warning: &Warning, message: &str) -> Result<b
     .bind(&warning.source)
     .bind(warning.cause)
     .bind(count)
-    .bind(word_of(&EventKind::Warned))
+    .bind(enum_text(&EventKind::Warned))
     .bind(message)
     .bind(json!({
         "cause": warning.cause,
@@ -46,7 +46,7 @@ pub async fn report(store: &Store, warning: &Warning, message: &str) -> Result<b
         "failure": warning.failure,
         "kubernetesStatus": warning.failure.kubernetes_status,
     }))
-    .bind(KEPT_DAYS)
+    .bind(RETENTION_DAYS)
     .fetch_one(&store.pool)
     .await?
     .try_get(0)

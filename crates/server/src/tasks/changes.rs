@@ -10,9 +10,9 @@ use fsa_model::sandboxd::{ExecRequest, ExecResult, HOME};
 use crate::sandbox_client::RunningSandbox;
 
 /// Timeout of git, for a large folder.
-const SECONDS: u32 = 60;
+const GIT_TIMEOUT_SECONDS: u32 = 60;
 /// Most changed files that are reported.
-const MOST_FILES: usize = 500;
+const MAX_FILES: usize = 500;
 
 /// Prints the tree, or with a tree as argument the files' differences from it. The script is constant: no input
 /// becomes part of it. git recognizes unchanged files by a copy of the index.
@@ -53,16 +53,16 @@ pub(super) async fn since(sandbox: &RunningSandbox, tree: &str) -> Option<(Strin
 pub(super) async fn written(sandbox: &RunningSandbox, since: DateTime<Utc>) -> Vec<String> {
     let script = format!(
         "find . \\( -name .git -o -name node_modules -o -name .venv \\) -prune -o -type f \
-         -newermt @{}.{:03} -print | head -n {MOST_FILES}",
+         -newermt @{}.{:03} -print | head -n {MAX_FILES}",
         since.timestamp(),
         since.timestamp_subsec_millis()
     );
-    let wish = ExecRequest {
+    let request = ExecRequest {
         command: ["sh", "-c", &script].map(ToOwned::to_owned).into(),
         timeout_seconds: Some(20),
         ..ExecRequest::default()
     };
-    let found = sandbox.exec(&wish).await;
+    let found = sandbox.exec(&request).await;
     match found {
         Ok(found) => {
             let mut files: Vec<String> = found
@@ -70,7 +70,7 @@ pub(super) async fn written(sandbox: &RunningSandbox, since: DateTime<Utc>) -> V
                 .lines()
                 .map(|line| line.strip_prefix("./").unwrap_or(line))
                 .map(|line| line.chars().filter(|c| !c.is_control()).take(1000).collect())
-                .take(MOST_FILES)
+                .take(MAX_FILES)
                 .collect();
             files.sort();
             files
@@ -84,20 +84,23 @@ pub(super) async fn written(sandbox: &RunningSandbox, since: DateTime<Utc>) -> V
 
 async fn run(sandbox: &RunningSandbox, tree: Option<&str>) -> Option<ExecResult> {
     let command = ["sh", "-c", SCRIPT, "changes"].into_iter().chain(tree);
-    let wish = ExecRequest {
+    let request = ExecRequest {
         command: command.map(ToOwned::to_owned).collect(),
         env: BTreeMap::from([("GIT_CEILING_DIRECTORIES".to_owned(), HOME.to_owned())]),
-        timeout_seconds: Some(SECONDS),
+        timeout_seconds: Some(GIT_TIMEOUT_SECONDS),
         ..ExecRequest::default()
     };
-    match sandbox.exec(&wish).await {
+    match sandbox.exec(&request).await {
         Ok(result) if result.exit_code == 0 => Some(result),
         Ok(result) => {
-            tracing::debug!(code = result.exit_code, "git says nothing of what a task changes");
+            tracing::debug!(
+                code = result.exit_code,
+                "git could not list the changes of a task"
+            );
             None
         }
         Err(error) => {
-            tracing::debug!(%error, "what a task changes could not be asked for");
+            tracing::debug!(%error, "the changes of a task could not be read");
             None
         }
     }

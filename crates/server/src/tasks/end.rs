@@ -2,17 +2,17 @@
 
 use fsa_model::{agent::Agent, sandboxd::TaskEnd, task::TaskState};
 
-use crate::store::tasks::Ended;
+use crate::store::tasks::TaskResult;
 
-pub(super) fn absent(agent: Agent) -> Ended {
+pub(super) fn absent(agent: Agent) -> TaskResult {
     let (title, program) = (agent.title(), agent.name());
     failed(format!(
         "{title} is not in this project's image: install `{program}` in the sandbox, or choose an image that has it"
     ))
 }
 
-pub(super) fn failed(why: impl Into<String>) -> Ended {
-    Ended {
+pub(super) fn failed(why: impl Into<String>) -> TaskResult {
+    TaskResult {
         state: TaskState::Failed,
         exit_code: None,
         error: Some(why.into()),
@@ -21,8 +21,8 @@ pub(super) fn failed(why: impl Into<String>) -> Ended {
     }
 }
 
-pub(super) fn cancelled(exit_code: Option<i32>) -> Ended {
-    Ended {
+pub(super) fn cancelled(exit_code: Option<i32>) -> TaskResult {
+    TaskResult {
         state: TaskState::Cancelled,
         exit_code,
         error: None,
@@ -32,13 +32,13 @@ pub(super) fn cancelled(exit_code: Option<i32>) -> Ended {
 }
 
 /// The outcome, from the result of the process and the agent's report.
-pub(super) fn judge(
+pub(super) fn outcome(
     end: &TaskEnd,
     was_cancelled: bool,
     reported_failed: bool,
     result: Option<&str>,
     seconds: u32,
-) -> Ended {
+) -> TaskResult {
     let code = Some(end.exit_code);
     if was_cancelled {
         return cancelled(code);
@@ -52,25 +52,25 @@ pub(super) fn judge(
             .collect()
     };
     let error = if end.timed_out {
-        format!("it was not done after {seconds} seconds")
+        format!("it did not finish within {seconds} seconds")
     } else if reported_failed {
-        plain(result.unwrap_or("the agent says that it failed"))
+        plain(result.unwrap_or("the agent reported a failure"))
     } else if end.exit_code != 0 {
-        let said = plain(&end.stderr);
-        let said = if said.is_empty() {
+        let stderr = plain(&end.stderr);
+        let stderr = if stderr.is_empty() {
             result.map(plain).unwrap_or_default()
         } else {
-            said
+            stderr
         };
-        format!("the agent ended with exit code {}: {said}", end.exit_code)
+        format!("the agent ended with exit code {}: {stderr}", end.exit_code)
     } else {
-        return Ended {
+        return TaskResult {
             state: TaskState::Succeeded,
             error: None,
             ..cancelled(code)
         };
     };
-    Ended {
+    TaskResult {
         exit_code: code,
         ..failed(error)
     }
@@ -81,26 +81,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_judged_by_the_process_and_by_what_the_agent_said() {
+    fn the_outcome_depends_on_process_and_report() {
         let end = |exit_code, timed_out| TaskEnd {
             exit_code,
             timed_out,
             stderr: "warning\n\nno key\n".into(),
         };
         assert_eq!(
-            judge(&end(0, false), false, false, Some("ok"), 9).state,
+            outcome(&end(0, false), false, false, Some("ok"), 9).state,
             TaskState::Succeeded
         );
         assert_eq!(
-            judge(&end(143, false), true, false, None, 9).state,
+            outcome(&end(143, false), true, false, None, 9).state,
             TaskState::Cancelled
         );
-        let late = judge(&end(124, true), false, false, None, 9);
+        let late = outcome(&end(124, true), false, false, None, 9);
         assert_eq!((late.state, late.exit_code), (TaskState::Failed, Some(124)));
         assert!(late.error.unwrap().contains("9 seconds"));
-        let told = judge(&end(0, false), false, true, Some("out of money"), 9);
-        assert_eq!(told.error.as_deref(), Some("out of money"));
-        let broken = judge(&end(1, false), false, false, None, 9);
+        let failed = outcome(&end(0, false), false, true, Some("out of money"), 9);
+        assert_eq!(failed.error.as_deref(), Some("out of money"));
+        let broken = outcome(&end(1, false), false, false, None, 9);
         assert!(broken.error.unwrap().contains("no key"));
     }
 }

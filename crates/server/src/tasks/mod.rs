@@ -19,7 +19,7 @@ use crate::{
     },
     core::Core,
     error::{Error, Result},
-    projects::lifecycle::{self, Ask},
+    projects::lifecycle::{self, LifecycleAction},
     store::{
         events::{self, NewEvent},
         notify::Topic,
@@ -28,12 +28,12 @@ use crate::{
     },
 };
 
-const DEFAULT_SECONDS: u32 = 3600;
-const MOST_SECONDS: u32 = 86_400;
+const DEFAULT_TIMEOUT_SECONDS: u32 = 3600;
+const MAX_TIMEOUT_SECONDS: u32 = 86_400;
 /// Most characters of a prompt.
-const LONGEST_PROMPT: usize = 100_000;
+const MAX_PROMPT: usize = 100_000;
 /// Most unfinished tasks of one project.
-const MOST_OPEN: i64 = 50;
+const MAX_UNFINISHED: i64 = 50;
 
 /// Creates a task in the project's queue. A project that is stopped is started for it.
 ///
@@ -49,19 +49,19 @@ pub async fn create(core: &Core, caller: &Caller, project: &str, request: Create
         if earlier.task.agent != request.agent || earlier.session.is_none() {
             return Err(Error::invalid(
                 "continue",
-                "it is a task of the same agent that has begun its conversation",
+                "it must be a task of the same agent whose conversation has begun",
             ));
         }
     }
     // No effect where the project runs or is starting. The start comes first, because a limit may refuse it, and a
     // task would then wait for a sandbox that never comes.
-    lifecycle::ask(core, caller, &found.id.to_string(), Ask::Start).await?;
+    lifecycle::request(core, caller, &found.id.to_string(), LifecycleAction::Start).await?;
     let id = Uuid::now_v7();
     let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
-    if tasks::open(&mut tx, project.id).await? >= MOST_OPEN {
+    if tasks::count_unfinished(&mut tx, project.id).await? >= MAX_UNFINISHED {
         return Err(Error::too_often(
-            format!("This project has {MOST_OPEN} tasks that have not ended; cancel some or wait."),
+            format!("This project has {MAX_UNFINISHED} tasks that have not ended; cancel some or wait."),
             std::time::Duration::from_secs(60),
         ));
     }
@@ -73,11 +73,11 @@ pub async fn create(core: &Core, caller: &Caller, project: &str, request: Create
         prompt: &request.prompt,
         model: request.model.as_deref(),
         budget: request.budget,
-        timeout_seconds: request.timeout_seconds.unwrap_or(DEFAULT_SECONDS),
+        timeout_seconds: request.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS),
         continues: request.continues,
     };
     tasks::insert(&mut tx, new).await?;
-    let message = format!("A task for {} was made.", request.agent.title());
+    let message = format!("A task for {} was created.", request.agent.title());
     let event = NewEvent::new(&project, EventKind::TaskCreated, message)
         .with(serde_json::json!({"task": id, "agent": request.agent, "by": caller.login()}));
     events::append(&mut tx, event).await?;
@@ -88,8 +88,8 @@ pub async fn create(core: &Core, caller: &Caller, project: &str, request: Create
 
 fn check(request: &CreateTask) -> Result<()> {
     let prompt = request.prompt.trim();
-    if prompt.is_empty() || request.prompt.len() > LONGEST_PROMPT || prompt.contains('\0') {
-        let rule = format!("it has from 1 to {LONGEST_PROMPT} characters, and no NUL character");
+    if prompt.is_empty() || request.prompt.len() > MAX_PROMPT || prompt.contains('\0') {
+        let rule = format!("it has from 1 to {MAX_PROMPT} characters, and no NUL character");
         return Err(Error::invalid("prompt", rule));
     }
     let is_model = |model: &str| {
@@ -100,16 +100,16 @@ fn check(request: &CreateTask) -> Result<()> {
     if request.model.as_deref().is_some_and(|model| !is_model(model)) {
         return Err(Error::invalid(
             "model",
-            "it is a model's name as its provider writes it",
+            "it must be the name of a model of the provider",
         ));
     }
     if request
         .timeout_seconds
-        .is_some_and(|seconds| !(1..=MOST_SECONDS).contains(&seconds))
+        .is_some_and(|seconds| !(1..=MAX_TIMEOUT_SECONDS).contains(&seconds))
     {
         return Err(Error::invalid(
             "timeoutSeconds",
-            format!("it is a number from 1 to {MOST_SECONDS}"),
+            format!("it is a number from 1 to {MAX_TIMEOUT_SECONDS}"),
         ));
     }
     Ok(())
@@ -135,8 +135,8 @@ pub async fn diff(core: &Core, caller: &Caller, project: &str, task: Uuid) -> Re
     let reason = match (&diff, row.start_tree) {
         (Some(_), _) => None,
         (None, _) if !row.task.state.is_over() => Some("The task has not ended yet."),
-        (None, None) => Some("The project's folder was no git repository when the task began."),
-        (None, Some(_)) => Some("The sandbox did not tell at the end of the task."),
+        (None, None) => Some("The project's folder was not a git repository when the task began."),
+        (None, Some(_)) => Some("The sandbox did not return the diff at the end of the task."),
     };
     Ok(TaskDiff {
         diff,
@@ -172,8 +172,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_wish_is_refused_with_its_field() {
-        let wish = |change: fn(&mut CreateTask)| {
+    fn invalid_tasks_are_rejected_with_the_field() {
+        let request = |change: fn(&mut CreateTask)| {
             let mut request = CreateTask {
                 prompt: "do".into(),
                 ..CreateTask::default()
@@ -183,14 +183,17 @@ mod tests {
                 .err()
                 .map(|error| error.field().unwrap().name.clone())
         };
-        assert_eq!(wish(|_| {}), None);
-        assert_eq!(wish(|wish| wish.prompt = "  ".into()).as_deref(), Some("prompt"));
+        assert_eq!(request(|_| {}), None);
         assert_eq!(
-            wish(|wish| wish.model = Some("--x".into())).as_deref(),
+            request(|request| request.prompt = "  ".into()).as_deref(),
+            Some("prompt")
+        );
+        assert_eq!(
+            request(|request| request.model = Some("--x".into())).as_deref(),
             Some("model")
         );
         assert_eq!(
-            wish(|wish| wish.timeout_seconds = Some(0)).as_deref(),
+            request(|request| request.timeout_seconds = Some(0)).as_deref(),
             Some("timeoutSeconds")
         );
     }

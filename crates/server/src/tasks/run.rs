@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::{
     agents::{self, Output},
     changes,
-    end::{absent, cancelled, failed, judge},
+    end::{absent, cancelled, failed, outcome},
 };
 use crate::{
     core::Core,
@@ -37,37 +37,37 @@ use crate::{
         lease::{self, Renewal},
         notify::Topic,
         sandboxes, tasks,
-        tasks::{ClaimedTask, Ended, Held, Progress, TaskRow},
+        tasks::{ClaimedTask, LeaseState, TaskProgress, TaskResult, TaskRow},
     },
 };
 
 /// How long a claim holds without renewal. A dead process's tasks wait this long.
 const LEASE: Duration = Duration::from_secs(30);
 /// Seconds that one read of the output waits for more; well within the lease.
-const WAIT: u64 = 8;
+const READ_WAIT_SECONDS: u64 = 8;
 /// Tasks that one process follows at a time.
-const AT_ONCE: usize = 64;
+const MAX_TASKS: usize = 64;
 /// The longest delay from a lost notification.
-const LOOK_ANYWAY: Duration = Duration::from_secs(15);
+const POLL_INTERVAL: Duration = Duration::from_secs(15);
 /// How long followers may take to end at shutdown.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs tasks until `shutdown`. `alone` says that no other process runs tasks: then a dead process's leases
 /// need not expire first.
 pub fn spawn(core: Core, alone: bool, shutdown: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let running = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let slots = Arc::new(Semaphore::new(MAX_TASKS));
         let work = async {
-            if alone && let Err(error) = tasks::forget_leases(&core.store).await {
-                tracing::warn!(%error, "the tasks of the last process wait until its leases run out");
+            if alone && let Err(error) = tasks::release_all_leases(&core.store).await {
+                tracing::warn!(%error, "the tasks of the last process wait until its leases expire");
             }
             loop {
-                let mut interest = core.hub.interest(Topic::DesiredState);
-                claim(&core, &running, &places, &shutdown).await;
+                let mut subscription = core.hub.subscribe(Topic::DesiredState);
+                claim(&core, &running, &slots, &shutdown).await;
                 tokio::select! {
-                    () = interest.changed() => {}
-                    () = tokio::time::sleep(LOOK_ANYWAY) => {}
+                    () = subscription.changed() => {}
+                    () = tokio::time::sleep(POLL_INTERVAL) => {}
                 }
             }
         };
@@ -76,27 +76,27 @@ pub fn spawn(core: Core, alone: bool, shutdown: CancellationToken) -> JoinHandle
             () = shutdown.cancelled() => {}
         }
         running.close();
-        if tokio::time::timeout(DRAIN, running.wait()).await.is_err() {
-            tracing::warn!("tasks were still followed at the end; their leases run out");
+        if tokio::time::timeout(DRAIN_TIMEOUT, running.wait()).await.is_err() {
+            tracing::warn!("tasks were still running at shutdown; their leases expire later");
         }
     })
 }
 
-async fn claim(core: &Core, running: &TaskTracker, places: &Arc<Semaphore>, shutdown: &CancellationToken) {
-    let free = i64::try_from(places.available_permits()).unwrap_or(0);
+async fn claim(core: &Core, running: &TaskTracker, slots: &Arc<Semaphore>, shutdown: &CancellationToken) {
+    let free = i64::try_from(slots.available_permits()).unwrap_or(0);
     if free == 0 {
         return;
     }
     match tasks::claim(&core.store, free, LEASE).await {
         Ok(claimed) => {
             for claimed in claimed {
-                let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                let Ok(permit) = Arc::clone(slots).try_acquire_owned() else {
                     return;
                 };
                 let (core, shutdown) = (core.clone(), shutdown.clone());
                 running.spawn(async move {
                     follow(&core, claimed, &shutdown).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
         }
@@ -120,14 +120,14 @@ async fn follow(core: &Core, claimed: ClaimedTask, shutdown: &CancellationToken)
     let outcome = tokio::select! {
         biased;
         outcome = run.until_end() => outcome,
-        () = keep(core, task, lease, &ending) => {
+        () = keep_lease(core, task, lease, &ending) => {
             tracing::warn!(%task, "lease of a task lost; another replica takes over");
             return;
         }
         () = shutdown.cancelled() => {
             // The next process need not wait.
             if let Err(error) = tasks::release(&core.store, task, lease).await {
-                tracing::warn!(%error, %task, "a task was not given back");
+                tracing::warn!(%error, %task, "a lease of a task was not released");
             }
             return;
         }
@@ -139,13 +139,13 @@ async fn follow(core: &Core, claimed: ClaimedTask, shutdown: &CancellationToken)
 }
 
 /// Renews the lease until it is lost.
-async fn keep(core: &Core, task: Uuid, lease: Uuid, ending: &AtomicBool) {
+async fn keep_lease(core: &Core, task: Uuid, lease: Uuid, ending: &AtomicBool) {
     lease::keep(LEASE, async || {
-        let held = tasks::renew(&core.store, task, lease, LEASE).await?;
-        Ok::<_, Error>(match held {
-            Held::Yes { .. } => Renewal::Renewed,
-            Held::No if ending.load(Ordering::Relaxed) => Renewal::GivenBack,
-            Held::No => Renewal::Lost,
+        let lease_state = tasks::renew(&core.store, task, lease, LEASE).await?;
+        Ok::<_, Error>(match lease_state {
+            LeaseState::Held { .. } => Renewal::Renewed,
+            LeaseState::Lost if ending.load(Ordering::Relaxed) => Renewal::Releasing,
+            LeaseState::Lost => Renewal::Lost,
         })
     })
     .await;
@@ -164,12 +164,12 @@ struct Run<'a> {
 }
 
 /// Another process has the lease, or the task has ended.
-struct Lost;
+struct LeaseLost;
 
-type Step<T> = Result<std::result::Result<T, Lost>>;
+type Step<T> = Result<std::result::Result<T, LeaseLost>>;
 
 /// The state of the task's sandbox.
-enum Place {
+enum SandboxState {
     Ready(RunningSandbox, SandboxId),
     Wait,
     Gone(&'static str),
@@ -181,21 +181,21 @@ impl Run<'_> {
     }
 
     async fn until_end(&mut self) -> Result<()> {
-        let ended = match self.ended().await? {
-            Ok(ended) => ended,
-            Err(Lost) => return Ok(()),
+        let result = match self.run().await? {
+            Ok(result) => result,
+            Err(LeaseLost) => return Ok(()),
         };
         let mut tx = self.core.store.begin().await?;
         self.ending.store(true, Ordering::Relaxed);
-        if tasks::end(&mut tx, self.id(), self.claimed.lease, &ended).await? {
-            let message = match (ended.state, &ended.error) {
+        if tasks::end(&mut tx, self.id(), self.claimed.lease, &result).await? {
+            let message = match (result.state, &result.error) {
                 (TaskState::Succeeded, _) => "The task succeeded.".to_owned(),
-                (TaskState::Cancelled, _) => "The task was ended as it was wished.".to_owned(),
+                (TaskState::Cancelled, _) => "The task was cancelled.".to_owned(),
                 (_, Some(error)) => format!("The task failed: {error}"),
                 (_, None) => "The task failed.".to_owned(),
             };
             let data = serde_json::json!({
-                "task": self.id(), "state": ended.state, "exitCode": ended.exit_code});
+                "task": self.id(), "state": result.state, "exitCode": result.exit_code});
             let event = NewEvent::new(&self.claimed.project, EventKind::TaskEnded, message).with(data);
             events::append(&mut tx, event).await?;
         }
@@ -203,61 +203,63 @@ impl Run<'_> {
     }
 
     /// Starts the task if it is not started yet, and follows it until it has ended.
-    async fn ended(&mut self) -> Step<Ended> {
+    async fn run(&mut self) -> Step<TaskResult> {
         let started = self.claimed.row.sandbox.is_some();
         let (running, sandbox) = loop {
-            let mut interest = self.core.hub.interest(Topic::Project(self.claimed.project.id));
-            match self.place().await? {
-                Place::Ready(running, sandbox) => break (running, sandbox),
-                Place::Gone(why) => return Ok(Ok(failed(why))),
-                Place::Wait => {}
+            let mut subscription = self.core.hub.subscribe(Topic::Project(self.claimed.project.id));
+            match self.sandbox_state().await? {
+                SandboxState::Ready(running, sandbox) => break (running, sandbox),
+                SandboxState::Gone(why) => return Ok(Ok(failed(why))),
+                SandboxState::Wait => {}
             }
             match self.renew().await? {
-                Held::No => return Ok(Err(Lost)),
-                Held::Yes { cancelled: true } if !started => return Ok(Ok(cancelled(None))),
-                Held::Yes { .. } => {}
+                LeaseState::Lost => return Ok(Err(LeaseLost)),
+                LeaseState::Held { cancelled: true } if !started => return Ok(Ok(cancelled(None))),
+                LeaseState::Held { .. } => {}
             }
             tokio::select! {
-                () = interest.changed() => {}
-                () = tokio::time::sleep(Duration::from_secs(WAIT)) => {}
+                () = subscription.changed() => {}
+                () = tokio::time::sleep(Duration::from_secs(READ_WAIT_SECONDS)) => {}
             }
         };
         if !started {
             if let Some(ended) = self.start(&running).await? {
                 return Ok(Ok(ended));
             }
-            if tasks::started(&self.core.store, self.id(), self.claimed.lease, sandbox).await? == Held::No {
-                return Ok(Err(Lost));
+            if tasks::mark_running(&self.core.store, self.id(), self.claimed.lease, sandbox).await?
+                == LeaseState::Lost
+            {
+                return Ok(Err(LeaseLost));
             }
         }
-        self.listen(&running).await
+        self.follow_output(&running).await
     }
 
-    async fn place(&self) -> Result<Place> {
+    async fn sandbox_state(&self) -> Result<SandboxState> {
         let project = &self.claimed.project;
         let Some(sandbox) = sandboxes::main_of(&self.core.store, project).await? else {
-            return Ok(Place::Gone("the project has no sandbox"));
+            return Ok(SandboxState::Gone("the project has no sandbox"));
         };
         if self.claimed.row.sandbox.is_some_and(|id| id != sandbox.id) {
-            return Ok(Place::Gone("the sandbox in which it ran is gone"));
+            return Ok(SandboxState::Gone("the sandbox of the task is gone"));
         }
         if sandbox.desired_state != DesiredState::Running {
-            return Ok(Place::Gone("the project was stopped"));
+            return Ok(SandboxState::Gone("the project was stopped"));
         }
         Ok(
             match RunningSandbox::of_row(self.core, &project.region, &sandbox) {
-                Ok(running) => Place::Ready(running, sandbox.id),
-                Err(_) => Place::Wait,
+                Ok(running) => SandboxState::Ready(running, sandbox.id),
+                Err(_) => SandboxState::Wait,
             },
         )
     }
 
-    async fn renew(&self) -> Result<Held> {
+    async fn renew(&self) -> Result<LeaseState> {
         tasks::renew(&self.core.store, self.id(), self.claimed.lease, LEASE).await
     }
 
     /// Starts the agent. Returns the outcome if it cannot be started at all.
-    async fn start(&self, sandbox: &RunningSandbox) -> Result<Option<Ended>> {
+    async fn start(&self, sandbox: &RunningSandbox) -> Result<Option<TaskResult>> {
         let TaskRow { task, .. } = &self.claimed.row;
         let session = match task.continues {
             Some(earlier) => {
@@ -269,7 +271,7 @@ impl Run<'_> {
         if self.claimed.row.start_tree.is_none()
             && let Some(tree) = changes::tree(sandbox).await
         {
-            tasks::begin_at(&self.core.store, self.id(), self.claimed.lease, &tree).await?;
+            tasks::set_start_tree(&self.core.store, self.id(), self.claimed.lease, &tree).await?;
         }
         let command = ExecRequest {
             command: agents::adapter(task.agent).command(task, session.as_deref()),
@@ -294,51 +296,54 @@ impl Run<'_> {
         }
     }
 
-    async fn listen(&mut self, sandbox: &RunningSandbox) -> Step<Ended> {
+    async fn follow_output(&mut self, sandbox: &RunningSandbox) -> Step<TaskResult> {
         let mut cancelling = false;
         loop {
-            let mut interest = self.core.hub.interest(Topic::Project(self.claimed.project.id));
-            let held = tokio::select! {
+            let mut subscription = self.core.hub.subscribe(Topic::Project(self.claimed.project.id));
+            let lease_state = tokio::select! {
                 output = self.read(sandbox) => match output {
                     Ok(output) => {
                         let end = output.end.clone();
-                        let held = self.record(output).await?;
-                        if let (Some(end), Held::Yes { .. }) = (end, held) {
-                            let was_cancelled = matches!(held, Held::Yes { cancelled: true });
-                            return Ok(Ok(self.conclude(sandbox, &end, was_cancelled).await));
+                        let lease_state = self.record(output).await?;
+                        if let (Some(end), LeaseState::Held { .. }) = (end, lease_state) {
+                            let was_cancelled = matches!(lease_state, LeaseState::Held { cancelled: true });
+                            return Ok(Ok(self.result(sandbox, &end, was_cancelled).await));
                         }
-                        held
+                        lease_state
                     }
                     Err(error) if error.status() == StatusCode::NOT_FOUND => {
                         return Ok(Ok(failed("the sandbox was restarted while the agent worked")));
                     }
                     Err(error) => {
-                        if let Place::Gone(why) = self.place().await? {
+                        if let SandboxState::Gone(why) = self.sandbox_state().await? {
                             return Ok(Ok(failed(why)));
                         }
                         return Err(error);
                     }
                 },
-                () = interest.changed() => self.renew().await?,
+                () = subscription.changed() => self.renew().await?,
             };
-            match held {
-                Held::No => return Ok(Err(Lost)),
-                Held::Yes { cancelled: true } if !cancelling => {
+            match lease_state {
+                LeaseState::Lost => return Ok(Err(LeaseLost)),
+                LeaseState::Held { cancelled: true } if !cancelling => {
                     cancelling = true;
                     self.forget(sandbox).await;
                 }
-                Held::Yes { .. } => {}
+                LeaseState::Held { .. } => {}
             }
         }
     }
 
     async fn read(&self, sandbox: &RunningSandbox) -> Result<TaskOutput> {
-        let read = sandbox.sandboxd().read_task(self.id(), self.position, WAIT).await;
+        let read = sandbox
+            .sandboxd()
+            .read_task(self.id(), self.position, READ_WAIT_SECONDS)
+            .await;
         Ok(read?)
     }
 
     /// Parses output and writes down the steps.
-    async fn record(&mut self, read: TaskOutput) -> Result<Held> {
+    async fn record(&mut self, read: TaskOutput) -> Result<LeaseState> {
         // A sandbox that reports a lower position than before must not cause steps to be written twice.
         let position = i64::try_from(read.next).unwrap_or(i64::MAX).max(self.position);
         if position == self.position {
@@ -353,7 +358,7 @@ impl Run<'_> {
         for line in &read.lines {
             adapter.parse_line(line, &mut output);
         }
-        let progress = Progress {
+        let progress = TaskProgress {
             position,
             steps: &output.steps,
             session: output.session.as_deref(),
@@ -361,17 +366,18 @@ impl Run<'_> {
             failed: output.failed,
             cost: output.cost,
         };
-        let held = tasks::record(&self.core.store, self.id(), self.claimed.lease, &progress, LEASE).await?;
-        if held != Held::No {
+        let lease_state =
+            tasks::record(&self.core.store, self.id(), self.claimed.lease, &progress, LEASE).await?;
+        if lease_state != LeaseState::Lost {
             self.position = position;
             self.unfinished = output.unfinished;
             self.reported_failed |= output.failed;
             self.result = output.result.or(self.result.take());
         }
-        Ok(held)
+        Ok(lease_state)
     }
 
-    async fn conclude(&self, sandbox: &RunningSandbox, end: &TaskEnd, was_cancelled: bool) -> Ended {
+    async fn result(&self, sandbox: &RunningSandbox, end: &TaskEnd, was_cancelled: bool) -> TaskResult {
         let row = tasks::find(&self.core.store, self.claimed.project.id, self.id()).await;
         let (since, tree) = row.map_or((None, None), |row| (row.task.started_at, row.start_tree));
         let changed_files = match since {
@@ -383,7 +389,7 @@ impl Run<'_> {
             None => None,
         };
         self.forget(sandbox).await;
-        let mut ended = judge(
+        let mut result = outcome(
             end,
             was_cancelled,
             self.reported_failed,
@@ -391,11 +397,11 @@ impl Run<'_> {
             self.claimed.row.task.timeout_seconds,
         );
         if agents::adapter(self.claimed.row.task.agent).is_missing(end.exit_code) {
-            ended = absent(self.claimed.row.task.agent);
+            result = absent(self.claimed.row.task.agent);
         }
-        ended.changed_files = changed_files;
-        ended.diff = diff;
-        ended
+        result.changed_files = changed_files;
+        result.diff = diff;
+        result
     }
 
     /// Requests that sandboxd end a running task, or forget one that has ended.

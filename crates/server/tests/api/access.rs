@@ -11,15 +11,15 @@ use crate::common::{World, token_of_link};
 const PASSWORD: &str = "correct horse battery";
 
 #[tokio::test]
-async fn the_first_start_gives_one_link_that_makes_somebody_the_owner() {
+async fn the_first_start_prints_a_link_for_the_owner() {
     let world = World::new().await;
 
     let link = auth::first_link(&world.app)
         .await
         .unwrap()
-        .expect("nobody can sign in yet");
+        .expect("no user can sign in yet");
     let url = link.url.expose_secret().to_owned();
-    let (page, token) = url.split_once('#').expect("the token is where no server sees it");
+    let (page, token) = url.split_once('#').expect("the token is in the fragment");
     assert_eq!(page, format!("http://{}/sign-in", world.address));
     world.anonymous().get("/sign-in").await.expect(200);
 
@@ -38,10 +38,10 @@ async fn the_first_start_gives_one_link_that_makes_somebody_the_owner() {
 }
 
 #[tokio::test]
-async fn looking_at_a_link_uses_nothing_up() {
+async fn a_get_does_not_use_up_a_link() {
     let world = World::new().await;
     let owner = world.owner().await;
-    let token = token_of_link(&owner.ask("/api/auth/links").await.expect(201));
+    let token = token_of_link(&owner.post_empty("/api/auth/links").await.expect(201));
 
     let form = world
         .anonymous()
@@ -69,9 +69,16 @@ async fn looking_at_a_link_uses_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_link_that_is_too_old_is_refused() {
+async fn an_expired_link_is_refused() {
     let world = World::new().await;
-    let token = token_of_link(&world.owner().await.ask("/api/auth/links").await.expect(201));
+    let token = token_of_link(
+        &world
+            .owner()
+            .await
+            .post_empty("/api/auth/links")
+            .await
+            .expect(201),
+    );
     world
         .database
         .sql("update login_links set expires_at = now() - interval '1 second'");
@@ -86,10 +93,10 @@ async fn a_link_that_is_too_old_is_refused() {
 }
 
 #[tokio::test]
-async fn an_invitation_asks_for_a_login_and_is_not_used_up_by_a_wrong_one() {
+async fn an_invitation_needs_a_login_and_survives_an_invalid_one() {
     let world = World::new().await;
     let owner = world.owner().await;
-    let token = token_of_link(&owner.ask("/api/users/invites").await.expect(201));
+    let token = token_of_link(&owner.post_empty("/api/users/invites").await.expect(201));
     let accept = |body: serde_json::Value| {
         let mut body = body;
         body["token"] = json!(token);
@@ -129,7 +136,7 @@ async fn an_invitation_asks_for_a_login_and_is_not_used_up_by_a_wrong_one() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_an_unknown_login_are_refused_in_the_same_words() {
+async fn wrong_passwords_and_unknown_logins_get_the_same_error() {
     let world = World::new().await;
     let ada = world.member_in_browser("ada").await;
     ada.put("/api/auth/password", &json!({"password": PASSWORD}))
@@ -158,7 +165,7 @@ async fn a_wrong_password_and_an_unknown_login_are_refused_in_the_same_words() {
 }
 
 #[tokio::test]
-async fn a_guesser_is_told_when_to_come_back() {
+async fn throttled_sign_ins_report_the_retry_time() {
     let world = World::new().await;
     let body = json!({"login": "owner", "password": "guess"});
     // At most ten at once. A slow machine sometimes allows one more while it computes hashes.
@@ -169,7 +176,7 @@ async fn a_guesser_is_told_when_to_come_back() {
             break answer.expect(429);
         }
         tries += 1;
-        assert!(tries < 100, "nobody stops a guesser");
+        assert!(tries < 100, "guesses are not throttled");
     };
 
     assert!(tries >= 10);
@@ -181,7 +188,7 @@ async fn a_guesser_is_told_when_to_come_back() {
 async fn a_new_password_ends_the_other_sessions() {
     let world = World::new().await;
     let here = world.member_in_browser("ada").await;
-    let link = token_of_link(&here.ask("/api/auth/links").await.expect(201));
+    let link = token_of_link(&here.post_empty("/api/auth/links").await.expect(201));
     let there = world.sign_in(&link).await;
     assert_eq!(
         here.get("/api/auth/sessions").await.expect(200).json()["items"]
@@ -216,8 +223,8 @@ async fn an_older_session_needs_the_current_password_to_change_it() {
         async move { browser.put("/api/auth/password", &body).await }
     };
     // The cached session is dropped first.
-    browser.ask("/api/auth/links").await.expect(201);
-    fsa_server::auth::sign_in::forget(&world.app, world_user(&world, "ada"));
+    browser.post_empty("/api/auth/links").await.expect(201);
+    fsa_server::auth::sign_in::invalidate(&world.app, world_user(&world, "ada"));
 
     assert_eq!(
         set(json!({"password": "another long one"}))
@@ -253,38 +260,38 @@ async fn a_revoked_credential_is_refused_at_once_here_and_with_the_notification_
     let world = World::new().await;
     let replica = world.replica().await;
     let browser = world.member_in_browser("ada").await;
-    let made = browser
+    let created = browser
         .post("/api/tokens", &json!({"name": "x"}))
         .await
         .expect(201)
         .json();
-    let token = made["token"].as_str().unwrap();
+    let token = created["token"].as_str().unwrap();
     let (here, there) = (world.anonymous().token(token), replica.anonymous().token(token));
     while !replica.app.hub.is_listening() {
         tokio::task::yield_now().await;
     }
     here.get("/api/me").await.expect(200);
     there.get("/api/me").await.expect(200);
-    let mut told = replica
+    let mut subscription = replica
         .app
         .hub
-        .interest(Topic::Credentials(world_user(&world, "ada")));
+        .subscribe(Topic::Credentials(world_user(&world, "ada")));
 
     browser
-        .delete(&format!("/api/tokens/{}", made["id"].as_str().unwrap()))
+        .delete(&format!("/api/tokens/{}", created["id"].as_str().unwrap()))
         .await
         .expect(204);
 
     here.get("/api/me").await.expect(401);
-    told.changed().await;
+    subscription.changed().await;
     there.get("/api/me").await.expect(401);
 }
 
 #[tokio::test]
-async fn a_session_is_ended_from_another_one_and_only_by_its_own_user() {
+async fn a_session_can_be_ended_by_its_user_only() {
     let world = World::new().await;
     let here = world.member_in_browser("ada").await;
-    let link = token_of_link(&here.ask("/api/auth/links").await.expect(201));
+    let link = token_of_link(&here.post_empty("/api/auth/links").await.expect(201));
     let there = world.sign_in(&link).await;
     let sessions = there.get("/api/auth/sessions").await.expect(200).json();
     let other = sessions["items"]
@@ -304,7 +311,7 @@ async fn a_session_is_ended_from_another_one_and_only_by_its_own_user() {
 }
 
 #[tokio::test]
-async fn another_sites_write_is_refused_and_a_read_gives_it_nothing() {
+async fn cross_site_writes_are_refused_and_reads_are_not_exposed() {
     let world = World::new().await;
     let browser = world.member_in_browser("ada").await;
     let body = json!({"name": "todo"});
@@ -337,9 +344,14 @@ async fn another_sites_write_is_refused_and_a_read_gives_it_nothing() {
 }
 
 #[tokio::test]
-async fn silence_about_the_origin_is_not_believed_of_a_cookie_and_not_asked_of_a_token() {
+async fn a_cookie_needs_an_origin_and_a_token_does_not() {
     let world = World::new().await;
-    let invite = world.owner().await.ask("/api/users/invites").await.expect(201);
+    let invite = world
+        .owner()
+        .await
+        .post_empty("/api/users/invites")
+        .await
+        .expect(201);
     let body = json!({"token": token_of_link(&invite), "login": "ada"});
     let signed_in = world.anonymous().post("/api/auth/link", &body).await.expect(200);
     let silent = world.anonymous().with("cookie", &signed_in.cookie().unwrap());
@@ -375,7 +387,7 @@ async fn silence_about_the_origin_is_not_believed_of_a_cookie_and_not_asked_of_a
 }
 
 #[tokio::test]
-async fn a_token_is_shown_once_and_ends_when_it_was_to_end() {
+async fn a_token_is_shown_once_and_expires() {
     let world = World::new().await;
     let owner = world.owner().await;
     let refused = owner
@@ -386,7 +398,7 @@ async fn a_token_is_shown_once_and_ends_when_it_was_to_end() {
         .await
         .expect(422);
     assert_eq!(refused.field(), "expiresAt");
-    let made = owner
+    let created = owner
         .post(
             "/api/tokens",
             &json!({"name": "x", "expiresAt": "2999-01-01T00:00:00Z"}),
@@ -394,7 +406,7 @@ async fn a_token_is_shown_once_and_ends_when_it_was_to_end() {
         .await
         .expect(201)
         .json();
-    let token = made["token"].as_str().unwrap();
+    let token = created["token"].as_str().unwrap();
     assert!(token.starts_with("fsa_") && token.len() > 40);
 
     let listed = owner.get("/api/tokens").await.expect(200);

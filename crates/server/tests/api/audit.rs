@@ -3,9 +3,9 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, World, project};
+use crate::common::{ApiResponse, World, project};
 
-fn entries(answer: &Answer) -> Vec<Value> {
+fn entries(answer: &ApiResponse) -> Vec<Value> {
     answer
         .text()
         .lines()
@@ -14,13 +14,13 @@ fn entries(answer: &Answer) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_write_is_noted_with_who_what_and_how_it_ended() {
+async fn every_write_is_audited_with_user_action_and_result() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     let todo = project(&ada, "todo").await;
     let path = format!("/api/projects/{}", todo.id);
-    ada.ask(&format!("{path}/stop")).await.expect(202);
-    owner.ask(&format!("{path}/stop")).await.expect(404);
+    ada.post_empty(&format!("{path}/stop")).await.expect(202);
+    owner.post_empty(&format!("{path}/stop")).await.expect(404);
     ada.get(&path).await.expect(200);
 
     let all = entries(&owner.get("/api/audit?format=jsonl").await.expect(200));
@@ -38,7 +38,7 @@ async fn every_write_is_noted_with_who_what_and_how_it_ended() {
         of(&format!("{path}/stop")),
         [entry("ada", "ok"), entry("owner", "refused")]
     );
-    assert!(of(&path).is_empty(), "a read is no write");
+    assert!(of(&path).is_empty(), "a read is not audited");
     assert!(
         all.iter()
             .all(|entry| entry["at"].is_string() && entry["address"].is_string())
@@ -46,7 +46,7 @@ async fn every_write_is_noted_with_who_what_and_how_it_ended() {
 }
 
 #[tokio::test]
-async fn lines_come_in_order_whole_and_from_where_the_reader_was() {
+async fn the_export_is_ordered_and_resumes_after_a_cursor() {
     let world = World::new().await;
     let owner = world.owner().await;
     world.database.sql(
@@ -77,7 +77,7 @@ async fn lines_come_in_order_whole_and_from_where_the_reader_was() {
 }
 
 #[tokio::test]
-async fn nothing_in_it_is_changed_or_deleted() {
+async fn audit_entries_cannot_be_changed_or_deleted() {
     let world = World::new().await;
     let owner = world.owner().await;
     owner.post("/api/tokens", &json!({"name": "x"})).await.expect(201);

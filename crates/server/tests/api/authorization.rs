@@ -14,7 +14,7 @@ use crate::common::{Client, World, project};
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Need {
     /// Nothing.
-    Anybody,
+    Anyone,
     /// A signed-in user.
     User,
     /// An owner of the system.
@@ -25,26 +25,26 @@ enum Need {
     In(ProjectRole),
 }
 
-use Need::{Anybody, In, Mine, System, User};
+use Need::{Anyone, In, Mine, System, User};
 
 /// An operation (with a query where that changes its permission), the permission that it needs, and a valid
 /// body, so that a refusal can only be due to the client.
 #[rustfmt::skip]
 const TABLE: &[(&str, Need, &str)] = &[
-    ("get /healthz", Anybody, ""),
-    ("get /readyz", Anybody, ""),
-    ("get /metrics", Anybody, ""),
-    ("get /api/auth/link", Anybody, ""),
-    ("post /api/auth/link", Anybody, r#"{"token": "x"}"#),
-    ("post /api/auth/password", Anybody, r#"{"login": "x", "password": "x"}"#),
+    ("get /healthz", Anyone, ""),
+    ("get /readyz", Anyone, ""),
+    ("get /metrics", Anyone, ""),
+    ("get /api/auth/link", Anyone, ""),
+    ("post /api/auth/link", Anyone, r#"{"token": "x"}"#),
+    ("post /api/auth/password", Anyone, r#"{"login": "x", "password": "x"}"#),
     ("put /api/auth/password", User, r#"{"password": "long enough"}"#),
     ("post /api/auth/sign-out", User, ""),
     ("get /api/auth/sessions", User, ""),
     ("delete /api/auth/sessions/{session}", Mine, ""),
     ("post /api/auth/links", User, ""),
-    ("get /api/auth/methods", Anybody, ""),
-    ("post /api/auth/github", Anybody, r#"{}"#),
-    ("get /api/auth/github/callback", Anybody, ""),
+    ("get /api/auth/methods", Anyone, ""),
+    ("post /api/auth/github", Anyone, r#"{}"#),
+    ("get /api/auth/github/callback", Anyone, ""),
     ("get /api/me", User, ""),
     ("get /api/me/github", User, ""),
     ("delete /api/me/github", User, ""),
@@ -71,10 +71,10 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("get /api/events", User, ""),
     ("get /api/projects", User, ""),
     ("post /api/projects", User, r#"{"name": "another"}"#),
-    ("get /api/auth/preview", Anybody, ""),
+    ("get /api/auth/preview", Anyone, ""),
     // These depend on the cookies that the browser sends for that host.
-    ("get /api/ingress/check", Anybody, ""),
-    ("get /api/ingress/enter", Anybody, ""),
+    ("get /api/ingress/check", Anyone, ""),
+    ("get /api/ingress/enter", Anyone, ""),
 
     ("get /api/projects/{project}/agent", In(Viewer), ""),
     ("patch /api/projects/{project}/agent", In(Admin), r#"{}"#),
@@ -133,9 +133,9 @@ const TABLE: &[(&str, Need, &str)] = &[
 
 /// The client that tries an operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Who {
+enum Role {
     /// No credential.
-    Nobody,
+    Anonymous,
     /// An expired token of the project's owner.
     Expired,
     /// A signed-in user with whom the project is not shared.
@@ -150,26 +150,26 @@ enum Who {
     Elsewhere,
 }
 
-const EVERYBODY: [Who; 10] = [
-    Who::Nobody,
-    Who::Expired,
-    Who::Stranger,
-    Who::SystemOwner,
-    Who::Elsewhere,
-    Who::ReadOnly,
-    Who::Is(Viewer),
-    Who::Is(Editor),
-    Who::Is(Admin),
-    Who::Is(Owner),
+const ALL_CLIENTS: [Role; 10] = [
+    Role::Anonymous,
+    Role::Expired,
+    Role::Stranger,
+    Role::SystemOwner,
+    Role::Elsewhere,
+    Role::ReadOnly,
+    Role::Is(Viewer),
+    Role::Is(Editor),
+    Role::Is(Admin),
+    Role::Is(Owner),
 ];
 
 /// The expected refusal; 0 for none of the three.
-fn expected(need: Need, who: Who, operation: &str) -> u16 {
+fn expected(need: Need, who: Role, operation: &str) -> u16 {
     let changes = !operation.starts_with("get ");
-    let told_anyway = ["get /api/me", "get /api/projects"].contains(&operation);
+    let allowed_for_project_token = ["get /api/me", "get /api/projects"].contains(&operation);
     match (need, who) {
         // These identify a signed-in user, and belong to no project.
-        (Anybody, Who::Elsewhere)
+        (Anyone, Role::Elsewhere)
             if [
                 "get /api/auth/github/callback",
                 "get /api/auth/preview",
@@ -179,41 +179,41 @@ fn expected(need: Need, who: Who, operation: &str) -> u16 {
         {
             403
         }
-        (Anybody, _) => 0,
-        (_, Who::Nobody | Who::Expired) => 401,
-        (In(_), Who::Stranger | Who::SystemOwner) => 404,
-        (In(least), Who::Is(role)) => {
+        (Anyone, _) => 0,
+        (_, Role::Anonymous | Role::Expired) => 401,
+        (In(_), Role::Stranger | Role::SystemOwner) => 404,
+        (In(least), Role::Is(role)) => {
             if role < least {
                 403
             } else {
                 0
             }
         }
-        (In(least), Who::ReadOnly) => {
+        (In(least), Role::ReadOnly) => {
             if changes || least > Viewer {
                 403
             } else {
                 0
             }
         }
-        (In(_), Who::Elsewhere) => 404,
-        (User | System | Mine, Who::Elsewhere) => {
-            if told_anyway {
+        (In(_), Role::Elsewhere) => 404,
+        (User | System | Mine, Role::Elsewhere) => {
+            if allowed_for_project_token {
                 0
             } else {
                 403
             }
         }
-        (System, Who::SystemOwner) => 0,
+        (System, Role::SystemOwner) => 0,
         (System, _) => 403,
-        (User | Mine, Who::ReadOnly) => {
+        (User | Mine, Role::ReadOnly) => {
             if changes {
                 403
             } else {
                 0
             }
         }
-        (User | Mine, Who::Is(Owner)) => 0,
+        (User | Mine, Role::Is(Owner)) => 0,
         (User, _) => 0,
         (Mine, _) => 404,
     }
@@ -223,7 +223,7 @@ fn expected(need: Need, who: Who, operation: &str) -> u16 {
 struct Scene {
     world: World,
     ada: Client,
-    people: Vec<(Who, Client)>,
+    people: Vec<(Role, Client)>,
     count: usize,
 }
 
@@ -237,25 +237,25 @@ impl Scene {
             world.anonymous().token(made["token"].as_str().unwrap())
         };
         let people = vec![
-            (Who::Nobody, world.anonymous()),
+            (Role::Anonymous, world.anonymous()),
             (
-                Who::Expired,
+                Role::Expired,
                 token(json!({"name": "old", "expiresAt": "2999-01-01T00:00:00Z"})).await,
             ),
-            (Who::Stranger, world.member_in_browser("grace").await),
-            (Who::SystemOwner, world.owner_in_browser().await),
+            (Role::Stranger, world.member_in_browser("grace").await),
+            (Role::SystemOwner, world.owner_in_browser().await),
             (
-                Who::Elsewhere,
+                Role::Elsewhere,
                 token(json!({"name": "elsewhere", "project": elsewhere.id})).await,
             ),
             (
-                Who::ReadOnly,
+                Role::ReadOnly,
                 token(json!({"name": "reader", "scope": "read"})).await,
             ),
-            (Who::Is(Viewer), world.member_in_browser("viewer").await),
-            (Who::Is(Editor), world.member_in_browser("editor").await),
-            (Who::Is(Admin), world.member_in_browser("admin").await),
-            (Who::Is(Owner), ada.clone()),
+            (Role::Is(Viewer), world.member_in_browser("viewer").await),
+            (Role::Is(Editor), world.member_in_browser("editor").await),
+            (Role::Is(Admin), world.member_in_browser("admin").await),
+            (Role::Is(Owner), ada.clone()),
         ];
         world
             .database
@@ -270,10 +270,10 @@ impl Scene {
     }
 
     /// Creates one of each object that the operation names.
-    async fn things(&mut self, operation: &str) -> BTreeMap<&'static str, String> {
+    async fn fixtures(&mut self, operation: &str) -> BTreeMap<&'static str, String> {
         self.count += 1;
         let name = format!("p{}", self.count);
-        let mut things = BTreeMap::from([
+        let mut fixtures = BTreeMap::from([
             ("port", "3000".to_owned()),
             ("terminal", "main".to_owned()),
             ("member", "friend".to_owned()),
@@ -294,9 +294,9 @@ impl Scene {
                 ("admin", "admin"),
                 ("friend", "viewer"),
             ] {
-                let wish = json!({"role": role});
+                let body = json!({"role": role});
                 self.ada
-                    .put(&format!("{path}/members/{login}"), &wish)
+                    .put(&format!("{path}/members/{login}"), &body)
                     .await
                     .expect(200);
             }
@@ -312,9 +312,9 @@ impl Scene {
                     .ada
                     .post(&format!("{path}/tasks"), &json!({"prompt": "x"}))
                     .await;
-                things.insert("task", text(&task.expect(201).json()["id"]));
+                fixtures.insert("task", text(&task.expect(201).json()["id"]));
             }
-            things.insert("project", text(&project["id"]));
+            fixtures.insert("project", text(&project["id"]));
         }
         if operation.contains("{token}") {
             let token = self
@@ -323,13 +323,13 @@ impl Scene {
                 .await
                 .expect(201)
                 .json();
-            things.insert("token", text(&token["id"]));
+            fixtures.insert("token", text(&token["id"]));
         }
         if operation.contains("{key}") {
-            things.insert("key", hex::encode(self.world.app.key_ring.ids()[0]));
+            fixtures.insert("key", hex::encode(self.world.app.key_ring.ids()[0]));
         }
         if operation.contains("{session}") {
-            let link = self.ada.ask("/api/auth/links").await.expect(201);
+            let link = self.ada.post_empty("/api/auth/links").await.expect(201);
             let other = self.world.sign_in(&crate::common::token_of_link(&link)).await;
             let sessions = other.get("/api/auth/sessions").await.expect(200).json();
             let own = sessions["items"]
@@ -337,28 +337,28 @@ impl Scene {
                 .unwrap()
                 .iter()
                 .find(|one| one["current"] == true);
-            things.insert("session", text(&own.unwrap()["id"]));
+            fixtures.insert("session", text(&own.unwrap()["id"]));
         }
         if operation.contains("{user}") {
             let victim = self
                 .world
                 .member_in_browser(&format!("victim-{}", self.count))
                 .await;
-            things.insert(
+            fixtures.insert(
                 "user",
                 text(&victim.get("/api/me").await.expect(200).json()["id"]),
             );
         }
-        things
+        fixtures
     }
 
     /// A client. It is a new one where the operation ends the client's credential.
-    async fn client(&self, who: Who, operation: &str) -> Client {
+    async fn client(&self, who: Role, operation: &str) -> Client {
         let ends = operation == "post /api/auth/sign-out";
-        let signed_in = matches!(who, Who::Stranger | Who::SystemOwner | Who::Is(_));
+        let signed_in = matches!(who, Role::Stranger | Role::SystemOwner | Role::Is(_));
         let client = &self.people.iter().find(|(one, _)| *one == who).unwrap().1;
         if ends && signed_in {
-            let link = client.ask("/api/auth/links").await.expect(201);
+            let link = client.post_empty("/api/auth/links").await.expect(201);
             self.world.sign_in(&crate::common::token_of_link(&link)).await
         } else {
             client.clone()
@@ -367,13 +367,18 @@ impl Scene {
 }
 
 /// Tries an operation, and returns the status. A stream is requested as a page, because it would not end.
-async fn tried(client: &Client, operation: &str, body: &str, things: &BTreeMap<&str, String>) -> u16 {
+async fn try_operation(
+    client: &Client,
+    operation: &str,
+    body: &str,
+    fixtures: &BTreeMap<&str, String>,
+) -> u16 {
     let (method, path) = operation.split_once(' ').unwrap();
     let mut path = path.to_owned();
-    for (name, value) in things {
+    for (name, value) in fixtures {
         path = path.replace(&format!("{{{name}}}"), value);
     }
-    assert!(!path.contains('{'), "{path}: what is this?");
+    assert!(!path.contains('{'), "{path}: a parameter has no value");
     if operation == "post /api/images" {
         path.push_str("?name=x");
     }
@@ -392,7 +397,7 @@ async fn tried(client: &Client, operation: &str, body: &str, things: &BTreeMap<&
         serde_json::from_str(body).unwrap()
     };
     if operation == "post /api/projects" {
-        body["name"] = format!("new-{}", things["number"]).into();
+        body["name"] = format!("new-{}", fixtures["number"]).into();
     }
     let method: Method = method.to_uppercase().parse().unwrap();
     let body = (!body.is_null()).then_some(&body);
@@ -420,13 +425,16 @@ async fn the_table_has_every_operation_and_no_other() {
         .map(|(operation, ..)| operation.split('?').next().unwrap().replace("{member}", "{user}"))
         .collect();
     let missing: Vec<_> = documented.difference(&known).collect();
-    assert!(missing.is_empty(), "who may do these? {missing:?}");
+    assert!(missing.is_empty(), "these are not in the table: {missing:?}");
     let superfluous: Vec<_> = known.difference(&documented).collect();
-    assert!(superfluous.is_empty(), "these are not there: {superfluous:?}");
+    assert!(
+        superfluous.is_empty(),
+        "these are not in the document: {superfluous:?}"
+    );
 }
 
 #[tokio::test]
-async fn everybody_may_do_what_the_table_says_and_nothing_else() {
+async fn clients_may_do_exactly_what_the_table_says() {
     let mut scene = Scene::new().await;
     let mut wrong = Vec::new();
     for &(operation, need, body) in TABLE {
@@ -440,11 +448,11 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
         {
             continue;
         }
-        let mut things = scene.things(operation).await;
-        for who in EVERYBODY {
+        let mut fixtures = scene.fixtures(operation).await;
+        for who in ALL_CLIENTS {
             let expected = expected(need, who, operation);
             let client = scene.client(who, operation).await;
-            let status = tried(&client, operation, body, &things).await;
+            let status = try_operation(&client, operation, body, &fixtures).await;
             let refusal = if [401, 403, 404].contains(&status) {
                 status
             } else {
@@ -454,7 +462,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
                 wrong.push(format!("{operation} by {who:?}: {status} instead of {expected}"));
             }
             if expected == 0 && operation.starts_with("delete ") {
-                things = scene.things(operation).await;
+                fixtures = scene.fixtures(operation).await;
             }
         }
     }

@@ -8,20 +8,20 @@ use crate::common::{World, project};
 const ENVIRONMENT: &str = "/api/projects/todo/environment";
 
 #[tokio::test]
-async fn a_patch_changes_what_it_names_and_restarts_only_if_something_changed() {
+async fn a_patch_restarts_the_sandbox_only_if_a_variable_changed() {
     let world = World::new().await;
     let owner = world.owner().await;
     let body = json!({"name": "todo", "envVars": {"A": "1", "B": "2", "C": "3"}});
     owner.post("/api/projects", &body).await.expect(201);
     let generation = || world.database.sql("select generation from sandboxes");
 
-    for nothing in [
+    for unchanged in [
         json!({}),
         json!({"envVars": {}}),
         json!({"envVars": {"A": "1", "X": null}}),
     ] {
-        let answer = owner.patch(ENVIRONMENT, &nothing).await.expect(200).json();
-        assert_eq!(answer["restarting"], false, "{nothing}");
+        let answer = owner.patch(ENVIRONMENT, &unchanged).await.expect(200).json();
+        assert_eq!(answer["restarting"], false, "{unchanged}");
         assert_eq!(generation(), "1");
     }
 
@@ -45,7 +45,7 @@ async fn a_patch_changes_what_it_names_and_restarts_only_if_something_changed() 
 }
 
 #[tokio::test]
-async fn a_put_replaces_everything_and_takes_no_null() {
+async fn a_put_replaces_all_variables_and_rejects_null() {
     let world = World::new().await;
     let owner = world.owner().await;
     let body = json!({"name": "todo", "start": false, "envVars": {"A": "1"}});
@@ -68,7 +68,7 @@ async fn a_put_replaces_everything_and_takes_no_null() {
 }
 
 #[tokio::test]
-async fn what_is_revealed_is_on_the_record_and_names_alone_are_not() {
+async fn reveals_are_audited() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
@@ -117,7 +117,7 @@ async fn the_connection_string_has_the_form_that_prisma_reads() {
 }
 
 #[tokio::test]
-async fn no_secret_is_anywhere_in_the_database_in_the_clear() {
+async fn no_secret_is_stored_in_plain_text() {
     let world = World::new().await;
     let browser = world.member_in_browser("ada").await;
     let password = "a long password indeed";
@@ -172,7 +172,7 @@ async fn no_secret_is_anywhere_in_the_database_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_variable_that_would_have_no_effect_is_refused_with_the_reason() {
+async fn reserved_variables_are_refused_with_the_reason() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
@@ -198,7 +198,7 @@ async fn a_variable_that_would_have_no_effect_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_project_that_names_another_database_has_none_until_it_names_none() {
+async fn a_project_with_another_database_gets_its_own_when_the_variable_is_removed() {
     let world = World::new().await;
     let owner = world.owner().await;
     let body = json!({"name": "todo", "envVars": {"DATABASE_URL": "postgresql://db.example/x"}});

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::common::{World, project};
 
 #[tokio::test]
-async fn a_stream_begins_with_what_was_and_goes_on_with_what_comes() {
+async fn a_stream_has_past_and_new_events() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
@@ -16,7 +16,7 @@ async fn a_stream_begins_with_what_was_and_goes_on_with_what_comes() {
     assert_eq!(created.event.kind, EventKind::ProjectCreated);
     assert_eq!(created.id, created.event.id);
 
-    owner.ask("/api/projects/todo/stop").await.expect(202);
+    owner.post_empty("/api/projects/todo/stop").await.expect(202);
     let stopped = events.next().await.unwrap();
     assert_eq!(stopped.event.kind, EventKind::LifecycleRequested);
     assert_eq!(stopped.event.data, json!({"action": "stop", "by": "owner"}));
@@ -24,14 +24,14 @@ async fn a_stream_begins_with_what_was_and_goes_on_with_what_comes() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_gets_exactly_what_it_missed() {
+async fn a_reconnecting_client_gets_the_events_it_missed() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
     let path = "/api/projects/todo/events";
     let first = owner.events(path).await.next().await.unwrap();
-    owner.ask("/api/projects/todo/stop").await.expect(202);
-    owner.ask("/api/projects/todo/start").await.expect(202);
+    owner.post_empty("/api/projects/todo/stop").await.expect(202);
+    owner.post_empty("/api/projects/todo/start").await.expect(202);
 
     let back = owner.with("last-event-id", &first.id.to_string());
     let mut events = back.events(path).await;
@@ -60,13 +60,13 @@ async fn a_client_that_comes_back_gets_exactly_what_it_missed() {
 }
 
 #[tokio::test]
-async fn a_tail_has_only_what_comes_from_now_on() {
+async fn a_tail_has_new_events_only() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
 
     let mut events = owner.events("/api/projects/todo/events?tail=true").await;
-    owner.ask("/api/projects/todo/stop").await.expect(202);
+    owner.post_empty("/api/projects/todo/stop").await.expect(202);
 
     assert_eq!(
         events.next().await.unwrap().event.kind,
@@ -75,7 +75,7 @@ async fn a_tail_has_only_what_comes_from_now_on() {
 }
 
 #[tokio::test]
-async fn the_stream_of_everything_has_ones_own_projects_and_nobody_elses() {
+async fn the_user_stream_has_own_projects_only() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     let mut events = ada.events("/api/events").await;
@@ -92,7 +92,7 @@ async fn the_stream_of_everything_has_ones_own_projects_and_nobody_elses() {
 }
 
 #[tokio::test]
-async fn no_event_is_ever_skipped_however_many_write_at_once() {
+async fn concurrent_writes_skip_no_event() {
     const EACH: usize = 40;
     let world = World::new().await;
     let replica = world.replica().await;
@@ -141,13 +141,13 @@ async fn a_stream_ends_when_the_session_does() {
     let browser = world.member_in_browser("ada").await;
     let mut events = browser.events("/api/events").await;
 
-    browser.ask("/api/auth/sign-out").await.expect(204);
+    browser.post_empty("/api/auth/sign-out").await.expect(204);
 
     assert!(events.next().await.is_none());
 }
 
 #[tokio::test]
-async fn a_server_that_drains_ends_its_streams_and_does_not_wait_for_them() {
+async fn a_draining_server_ends_its_streams() {
     let world = World::with(|settings| settings.drain = std::time::Duration::from_secs(60)).await;
     let owner = world.owner().await;
     let mut events = owner.events("/api/events").await;

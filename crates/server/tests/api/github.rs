@@ -1,11 +1,11 @@
 //! GitHub sign-in tests: who may sign in, who may not, and what is stored.
 
 use fsa_model::ProjectId;
-use fsa_server::{git_credentials::Place, settings::Join};
+use fsa_server::{git_credentials::RepositoryLocation, settings::Join};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use crate::common::{Answer, Client, World, github::Github};
+use crate::common::{ApiResponse, Client, World, github::Github};
 
 const BEGIN: &str = "/api/auth/github";
 
@@ -23,15 +23,15 @@ async fn world(join: Join) -> (World, Github) {
 }
 
 /// A browser at GitHub's page: the browser, and the URL to which GitHub redirects it.
-async fn away(github: &Github, browser: &Client) -> (Client, String) {
-    let begun = browser.post(BEGIN, &json!({})).await.expect(200);
-    let back = github.allow(begun.json()["url"].as_str().unwrap());
-    (browser.with("cookie", &begun.cookie().unwrap()), back)
+async fn begin_sign_in(github: &Github, browser: &Client) -> (Client, String) {
+    let started = browser.post(BEGIN, &json!({})).await.expect(200);
+    let back = github.allow(started.json()["url"].as_str().unwrap());
+    (browser.with("cookie", &started.cookie().unwrap()), back)
 }
 
 /// The complete sign-in of a browser without a session.
-async fn sign_in(world: &World, github: &Github) -> Answer {
-    let (browser, back) = away(github, &world.anonymous()).await;
+async fn sign_in(world: &World, github: &Github) -> ApiResponse {
+    let (browser, back) = begin_sign_in(github, &world.anonymous()).await;
     browser.get(&back).await
 }
 
@@ -48,7 +48,7 @@ async fn login(client: &Client) -> String {
 }
 
 #[track_caller]
-fn refused(answer: Answer, status: u16) {
+fn refused(answer: ApiResponse, status: u16) {
     let answer = answer.expect(status);
     assert!(answer.text().contains("Not signed in"), "{}", answer.text());
     let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().collect();
@@ -65,7 +65,7 @@ fn users(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn somebody_new_joins_and_is_known_by_their_number_when_they_come_back() {
+async fn a_new_user_joins_and_is_identified_by_the_github_id() {
     let (world, github) = world(anyone()).await;
 
     let first = sign_in(&world, &github).await.expect(303);
@@ -86,19 +86,19 @@ async fn somebody_new_joins_and_is_known_by_their_number_when_they_come_back() {
 }
 
 #[tokio::test]
-async fn the_session_from_before_ends_with_a_sign_in() {
+async fn a_sign_in_ends_the_previous_session() {
     let (world, github) = world(anyone()).await;
     let old = world
         .sign_in(&{
             let owner = world.owner().await;
-            crate::common::token_of_link(&owner.ask("/api/auth/links").await.expect(201))
+            crate::common::token_of_link(&owner.post_empty("/api/auth/links").await.expect(201))
         })
         .await;
-    let begun = old.post(BEGIN, &json!({})).await.expect(200);
-    let back = github.allow(begun.json()["url"].as_str().unwrap());
+    let started = old.post(BEGIN, &json!({})).await.expect(200);
+    let back = github.allow(started.json()["url"].as_str().unwrap());
     let session = old.get("/api/auth/sessions").await.expect(200).json();
     assert_eq!(session["items"].as_array().unwrap().len(), 1);
-    let both = old.also_cookie(&begun.cookie().unwrap());
+    let both = old.also_cookie(&started.cookie().unwrap());
 
     let answer = both.get(&back).await.expect(303);
 
@@ -107,10 +107,10 @@ async fn the_session_from_before_ends_with_a_sign_in() {
 }
 
 #[tokio::test]
-async fn a_wrong_state_a_strange_browser_and_a_second_time_are_refused() {
+async fn invalid_and_reused_states_are_refused() {
     let (world, github) = world(anyone()).await;
-    let (browser, back) = away(&github, &world.anonymous()).await;
-    let (stranger, others) = away(&github, &world.anonymous()).await;
+    let (browser, back) = begin_sign_in(&github, &world.anonymous()).await;
+    let (stranger, others) = begin_sign_in(&github, &world.anonymous()).await;
 
     let (path, _) = back.split_once("&state=").unwrap();
     refused(browser.get(&format!("{path}&state=guessed")).await, 403);
@@ -128,21 +128,21 @@ async fn a_wrong_state_a_strange_browser_and_a_second_time_are_refused() {
 }
 
 #[tokio::test]
-async fn a_code_is_good_once_and_for_our_redirect_and_verifier_alone() {
+async fn a_code_is_valid_once_and_for_its_redirect_and_verifier() {
     let (world, github) = world(anyone()).await;
 
-    let (browser, back) = away(&github, &world.anonymous()).await;
+    let (browser, back) = begin_sign_in(&github, &world.anonymous()).await;
     github.bind_to_another_redirect();
     refused(browser.get(&back).await, 403);
 
-    let (browser, back) = away(&github, &world.anonymous()).await;
+    let (browser, back) = begin_sign_in(&github, &world.anonymous()).await;
     github.bind_to_another_verifier();
     refused(browser.get(&back).await, 403);
 
     // A used code, sent again with a fresh state.
-    let (browser, used) = away(&github, &world.anonymous()).await;
+    let (browser, used) = begin_sign_in(&github, &world.anonymous()).await;
     browser.get(&used).await.expect(303);
-    let (browser, back) = away(&github, &world.anonymous()).await;
+    let (browser, back) = begin_sign_in(&github, &world.anonymous()).await;
     let code = used.split_once("&state=").unwrap().0;
     let state = back.split_once("&state=").unwrap().1;
     refused(browser.get(&format!("{code}&state={state}")).await, 403);
@@ -151,14 +151,14 @@ async fn a_code_is_good_once_and_for_our_redirect_and_verifier_alone() {
 }
 
 #[tokio::test]
-async fn one_that_is_too_old_or_was_not_allowed_is_refused() {
+async fn expired_and_denied_sign_ins_are_refused() {
     let (world, github) = world(anyone()).await;
-    let (browser, back) = away(&github, &world.anonymous()).await;
+    let (browser, back) = begin_sign_in(&github, &world.anonymous()).await;
     world
         .database
         .sql("update github_sign_ins set expires_at = now() - interval '1 second'");
     refused(browser.get(&back).await, 403);
-    assert_eq!(github.codes(), 1, "GitHub was not even asked");
+    assert_eq!(github.codes(), 1, "the code was not exchanged");
 
     let denied = "/api/auth/github/callback?error=access_denied&state=x";
     refused(browser.get(denied).await, 400);
@@ -172,25 +172,25 @@ async fn another_site_cannot_begin_a_sign_in() {
 }
 
 #[tokio::test]
-async fn the_same_login_or_address_is_not_the_same_person() {
+async fn equal_logins_and_emails_are_different_users() {
     let (world, github) = world(anyone()).await;
     world.member("ada-l").await;
     github.email("owner@example.org");
 
-    let came = signed_in(&world, &github).await;
+    let new_user = signed_in(&world, &github).await;
 
-    assert_eq!(login(&came).await, "ada-l-2");
+    assert_eq!(login(&new_user).await, "ada-l-2");
     assert_eq!(
-        came.get("/api/projects").await.expect(200).json()["items"],
+        new_user.get("/api/projects").await.expect(200).json()["items"],
         json!([])
     );
 }
 
 #[tokio::test]
-async fn who_may_join_is_the_owners_choice() {
-    let (nobody, github) = world(Join::default()).await;
-    refused(sign_in(&nobody, &github).await, 403);
-    assert_eq!(users(&nobody), "0");
+async fn settings_decide_who_may_join() {
+    let (closed, github) = world(Join::default()).await;
+    refused(sign_in(&closed, &github).await, 403);
+    assert_eq!(users(&closed), "0");
 
     let listed = Join {
         logins: vec!["ada-l".into()],
@@ -213,15 +213,15 @@ async fn who_may_join_is_the_owners_choice() {
 }
 
 #[tokio::test]
-async fn an_account_is_linked_to_a_user_and_unlinked_again() {
+async fn an_account_is_linked_and_unlinked() {
     let (world, github) = world(Join::default()).await;
     let ada = world.member_in_browser("ada").await;
     let link = |browser: Client| {
         let github = &github;
         async move {
-            let begun = browser.post(BEGIN, &json!({"link": true})).await.expect(200);
-            let back = github.allow(begun.json()["url"].as_str().unwrap());
-            (browser.also_cookie(&begun.cookie().unwrap()), back)
+            let started = browser.post(BEGIN, &json!({"link": true})).await.expect(200);
+            let back = github.allow(started.json()["url"].as_str().unwrap());
+            (browser.also_cookie(&started.cookie().unwrap()), back)
         }
     };
     world
@@ -243,9 +243,12 @@ async fn an_account_is_linked_to_a_user_and_unlinked_again() {
     let (browser, back) = link(ada.clone()).await;
     refused(browser.get(&back).await, 409);
     // The user who is signed in when the browser comes back must be the one who began.
-    let begun = ada.post(BEGIN, &json!({"link": true})).await.expect(200);
-    let back = github.allow(begun.json()["url"].as_str().unwrap());
-    refused(grace.also_cookie(&begun.cookie().unwrap()).get(&back).await, 403);
+    let started = ada.post(BEGIN, &json!({"link": true})).await.expect(200);
+    let back = github.allow(started.json()["url"].as_str().unwrap());
+    refused(
+        grace.also_cookie(&started.cookie().unwrap()).get(&back).await,
+        403,
+    );
 
     ada.delete("/api/me/github").await.expect(409);
     ada.put(
@@ -262,7 +265,7 @@ async fn an_account_is_linked_to_a_user_and_unlinked_again() {
 }
 
 #[tokio::test]
-async fn a_disabled_user_does_not_come_in_by_github() {
+async fn a_disabled_user_cannot_sign_in_with_github() {
     let (world, github) = world(anyone()).await;
     signed_in(&world, &github).await;
     world
@@ -300,7 +303,7 @@ async fn all_pages_of_repositories_are_searched() {
 }
 
 #[tokio::test]
-async fn a_token_that_github_refuses_is_asked_for_again() {
+async fn a_refused_github_token_requires_a_new_sign_in() {
     let (world, github) = world(anyone()).await;
     let ada = signed_in(&world, &github).await;
     ada.get("/api/repositories").await.expect(200);
@@ -315,9 +318,9 @@ async fn a_token_that_github_refuses_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn no_secret_of_it_is_in_the_database_as_it_is() {
+async fn no_github_secret_is_stored_in_plain_text() {
     let (world, github) = world(anyone()).await;
-    let (_, back) = away(&github, &world.anonymous()).await;
+    let (_, back) = begin_sign_in(&github, &world.anonymous()).await;
     signed_in(&world, &github).await;
 
     let rows = world.database.sql(
@@ -337,7 +340,7 @@ async fn no_secret_of_it_is_in_the_database_as_it_is() {
 }
 
 #[tokio::test]
-async fn without_a_github_the_server_says_so() {
+async fn sign_in_with_github_needs_a_configuration() {
     let world = World::new().await;
     world.anonymous().post(BEGIN, &json!({})).await.expect(409);
     let methods = world
@@ -352,24 +355,24 @@ async fn without_a_github_the_server_says_so() {
 /// A project of `client` that is cloned from this repository of `github`.
 async fn import(client: &Client, github: &Github, name: &str) -> ProjectId {
     let url = format!("http://{}/ada-l/{name}.git", github.address);
-    let wish = json!({"name": name, "start": false, "repository": {"url": url}});
-    let made = client.post("/api/projects", &wish).await.expect(201).json();
-    made["id"].as_str().unwrap().parse().unwrap()
+    let body = json!({"name": name, "start": false, "repository": {"url": url}});
+    let created = client.post("/api/projects", &body).await.expect(201).json();
+    created["id"].as_str().unwrap().parse().unwrap()
 }
 
 /// The password that git in the project's sandboxes gets for this repository, or why it gets none.
-async fn told(
+async fn git_password(
     world: &World,
     github: &Github,
     project: ProjectId,
     name: &str,
 ) -> Result<Option<String>, String> {
-    let place = Place::of_url(&format!("http://{}/{name}", github.address)).unwrap();
+    let location = RepositoryLocation::from_url(&format!("http://{}/{name}", github.address)).unwrap();
     let answer = world
         .app
         .callback
         .git_credentials
-        .login(&world.app, project, &place)
+        .login(&world.app, project, &location)
         .await;
     answer
         .map(|login| login.map(|login| login.password.expose_secret().to_owned()))
@@ -377,57 +380,65 @@ async fn told(
 }
 
 #[tokio::test]
-async fn git_gets_the_owners_token_for_the_projects_own_repository() {
+async fn git_gets_the_owners_token_for_the_projects_repository_only() {
     let (world, github) = world(anyone()).await;
     let ada = signed_in(&world, &github).await;
     let shop = import(&ada, &github, "shop").await;
     let without = world.member("grace").await;
-    let hers = import(&without, &github, "shop").await;
+    let graces = import(&without, &github, "shop").await;
 
-    let token = told(&world, &github, shop, "ada-l/shop").await.unwrap();
+    let token = git_password(&world, &github, shop, "ada-l/shop").await.unwrap();
 
     assert!(token.unwrap().starts_with("gho_"));
     for other in ["ada-l/diary", "ada-l", "ada-l/shop/x"] {
-        assert_eq!(told(&world, &github, shop, other).await, Ok(None), "{other}");
+        assert_eq!(
+            git_password(&world, &github, shop, other).await,
+            Ok(None),
+            "{other}"
+        );
     }
-    let why = told(&world, &github, hers, "ada-l/shop").await.unwrap_err();
+    let why = git_password(&world, &github, graces, "ada-l/shop")
+        .await
+        .unwrap_err();
     assert!(why.contains("no account at GitHub"), "{why}");
     github.revoke();
-    let place = Place::of_url(&format!("http://{}/ada-l/shop", github.address)).unwrap();
+    let location = RepositoryLocation::from_url(&format!("http://{}/ada-l/shop", github.address)).unwrap();
     let another = "another".to_owned().into();
     let advice = world
         .app
         .callback
         .git_credentials
-        .refused(&world.app, shop, &place, &another)
+        .refused(&world.app, shop, &location, &another)
         .await
         .unwrap();
     // The refusal of another password than the issued one does not invalidate the issued one.
     assert!(advice.unwrap().contains("try again"));
-    assert!(told(&world, &github, shop, "ada-l/shop").await.is_ok());
+    assert!(git_password(&world, &github, shop, "ada-l/shop").await.is_ok());
     ada.get("/api/repositories").await.expect(409);
-    let why = told(&world, &github, shop, "ada-l/shop").await.unwrap_err();
+    let why = git_password(&world, &github, shop, "ada-l/shop")
+        .await
+        .unwrap_err();
     assert!(why.contains("link the account again"), "{why}");
 }
 
 #[tokio::test]
-async fn a_token_that_expires_is_renewed_and_one_of_an_app_is_for_one_repository() {
+async fn expiring_tokens_are_renewed_and_app_tokens_are_for_one_repository() {
     let github = Github::new().await;
     github.expire_after(60);
     let world = World::with(|settings| settings.github = Some(github.app(anyone()))).await;
     let ada = signed_in(&world, &github).await;
-    assert_eq!(github.scopes(), "", "what an app may do is set at GitHub");
+    assert_eq!(github.scopes(), "", "the permissions of an app are set at GitHub");
     let shop = import(&ada, &github, "shop").await;
     let tokens = "select encode(sha256(token), 'hex') from github_accounts";
     let first = world.database.sql(tokens);
 
-    let given = told(&world, &github, shop, "ada-l/shop").await;
+    let given = git_password(&world, &github, shop, "ada-l/shop").await;
 
     assert_eq!(given, Ok(Some("ghs_ada-l/shop".into())));
     assert_ne!(world.database.sql(tokens), first, "it was about to expire");
     // GitHub refuses it although it has not expired: it is renewed as well, and git does not fail.
     github.expire_after(28_800);
-    told(&world, &github, shop, "ada-l/shop").await.unwrap();
+    git_password(&world, &github, shop, "ada-l/shop").await.unwrap();
     github.revoke();
     ada.get("/api/repositories").await.expect(200);
     github.revoke_all();

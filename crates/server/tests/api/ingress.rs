@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::common::{Answer, Client, World, project};
+use crate::common::{ApiResponse, Client, World, project};
 
 /// An ingress of a project's sandbox.
 struct Ingress {
@@ -37,7 +37,7 @@ impl Ingress {
     }
 
     /// The result of the controller's check of a request with these cookies.
-    async fn check(&self, cookie: &str, path: &str) -> Answer {
+    async fn check(&self, cookie: &str, path: &str) -> ApiResponse {
         self.controller(cookie, &format!("http://{}{path}", self.host))
             .get(&self.path("check"))
             .await
@@ -53,7 +53,7 @@ impl Ingress {
     }
 
     /// The sign-in's redirect of a browser that requested `path`.
-    async fn enter(&self, browser: &Client, path: &str) -> Answer {
+    async fn enter(&self, browser: &Client, path: &str) -> ApiResponse {
         let back = format!("http://{}{path}", self.host)
             .replace('/', "%2F")
             .replace('?', "%3F");
@@ -61,7 +61,7 @@ impl Ingress {
     }
 
     /// The path with which a browser comes back.
-    fn path_back(&self, answer: &Answer) -> String {
+    fn path_back(&self, answer: &ApiResponse) -> String {
         let location = answer.headers["location"].to_str().expect("an address");
         let home = format!("http://{}", self.host);
         location
@@ -72,7 +72,7 @@ impl Ingress {
 }
 
 /// The cookie that a response sets, in the form in which it is sent back.
-fn cookie_of(answer: &Answer) -> String {
+fn cookie_of(answer: &ApiResponse) -> String {
     let cookie = answer.headers["set-cookie"].to_str().expect("a cookie");
     for part in ["HttpOnly", "SameSite=Lax", "Path=/"] {
         assert!(cookie.contains(part), "{cookie}");
@@ -82,7 +82,7 @@ fn cookie_of(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobody_else() {
+async fn only_a_signed_in_member_enters_the_application() {
     let world = World::new().await;
     let owner = world.owner_in_browser().await;
     let other = world.member_in_browser("ada").await;
@@ -107,15 +107,15 @@ async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobo
     let arrived = ingress.check("", &path).await.expect(200);
     assert!(
         arrived.headers.get("authorization").is_none(),
-        "that is the terminal's"
+        "only the terminal gets a token"
     );
-    let pass = cookie_of(&arrived);
-    let next = ingress.check(&pass, "/style.css").await.expect(200);
+    let token = cookie_of(&arrived);
+    let next = ingress.check(&token, "/style.css").await.expect(200);
     assert!(next.headers.get("set-cookie").is_none());
 
     // The link works once, and for this host.
     ingress.check("", &path).await.expect(401);
-    let elsewhere = ingress.controller(&pass, "http://elsewhere.test/");
+    let elsewhere = ingress.controller(&token, "http://elsewhere.test/");
     elsewhere.get(&ingress.path("check")).await.expect(401);
     ingress
         .world
@@ -126,28 +126,28 @@ async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobo
 
     // A page of another site cannot use the preview token.
     let foreign = ingress
-        .controller(&pass, &format!("http://{}/", ingress.host))
+        .controller(&token, &format!("http://{}/", ingress.host))
         .with("origin", "http://evil.example")
         .with("sec-fetch-site", "cross-site");
     foreign.get(&ingress.path("check")).await.expect(403);
     // The host's own pages can, in browsers that send only their origin: over plain http, and when they open
     // a WebSocket.
     let own = ingress
-        .controller(&pass, &format!("http://{}:8080/ws", ingress.host))
+        .controller(&token, &format!("http://{}:8080/ws", ingress.host))
         .with("origin", &format!("http://{}:8080", ingress.host));
     own.get(&ingress.path("check")).await.expect(200);
     let neighbor = ingress
-        .controller(&pass, &format!("http://{}/", ingress.host))
+        .controller(&token, &format!("http://{}/", ingress.host))
         .with("origin", &format!("http://t-{}", ingress.host));
     neighbor.get(&ingress.path("check")).await.expect(403);
 
     // The preview token ends with the session that it came from.
-    owner.ask("/api/auth/sign-out").await.expect(204);
-    ingress.check(&pass, "/").await.expect(401);
+    owner.post_empty("/api/auth/sign-out").await.expect(204);
+    ingress.check(&token, "/").await.expect(401);
 }
 
 #[tokio::test]
-async fn a_pass_is_for_one_sandbox_and_a_terminal_gets_its_token() {
+async fn a_preview_token_is_valid_for_one_sandbox_and_a_terminal_gets_its_token() {
     let world = World::new().await;
     let owner = world.owner_in_browser().await;
     let other = Ingress::to(world, &owner, "other", 3000).await;
@@ -164,19 +164,19 @@ async fn a_pass_is_for_one_sandbox_and_a_terminal_gets_its_token() {
         "{token}"
     );
 
-    let pass = cookie_of(&arrived);
-    let neighbor = terminal.controller(&pass, &format!("http://{host}/"));
+    let token = cookie_of(&arrived);
+    let neighbor = terminal.controller(&token, &format!("http://{host}/"));
     neighbor
         .get(&format!("/api/ingress/check?sandbox={sandbox}&port=3000"))
         .await
         .expect(401);
     // The reverse fails too: the terminal's host needs the terminal's own preview token.
-    let mixed = terminal.controller(&pass, &format!("http://{host}/"));
+    let mixed = terminal.controller(&token, &format!("http://{host}/"));
     mixed.get(&terminal.path("check")).await.expect(401);
 }
 
 #[tokio::test]
-async fn a_public_port_asks_for_nothing_and_a_terminal_is_never_public() {
+async fn a_public_port_needs_no_token_and_a_terminal_is_never_public() {
     let world = World::new().await;
     let owner = world.owner_in_browser().await;
     let application = Ingress::to(world, &owner, "notes", 3000).await;

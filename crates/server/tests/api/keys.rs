@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fsa_model::api::EncryptionKey;
 use fsa_server::{
     encryption::KeyRing,
-    store::key_rotation::{self, Unusable},
+    store::key_rotation::{self, UnusableSecrets},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::common::{KEY, OTHER_KEY, World, project};
 
 #[tokio::test]
-async fn every_column_that_is_neither_sealed_nor_a_hash_is_noticed() {
+async fn all_binary_columns_are_encrypted_or_hashes() {
     let world = World::new().await;
 
     let found = world.database.sql(
@@ -27,7 +27,7 @@ async fn every_column_that_is_neither_sealed_nor_a_hash_is_noticed() {
 }
 
 #[tokio::test]
-async fn secrets_get_under_a_new_key_while_somebody_writes() {
+async fn secrets_are_reencrypted_during_writes() {
     let world = World::new().await;
     let store = &world.app.store;
     let ada = world.member("ada").await;
@@ -46,14 +46,14 @@ async fn secrets_get_under_a_new_key_while_somebody_writes() {
 
     let writes = async {
         for number in 0..20 {
-            let wish = json!({"envVars": {"N": number.to_string()}});
-            ada.patch("/api/projects/p0/environment", &wish).await.expect(200);
+            let body = json!({"envVars": {"N": number.to_string()}});
+            ada.patch("/api/projects/p0/environment", &body).await.expect(200);
         }
     };
-    let (done, ()) = tokio::join!(key_rotation::seal_anew(store, &both, &stop), writes);
+    let (done, ()) = tokio::join!(key_rotation::reencrypt(store, &both, &stop), writes);
     assert!(done.unwrap() > 5);
 
-    key_rotation::seal_anew(store, &both, &stop).await.unwrap();
+    key_rotation::reencrypt(store, &both, &stop).await.unwrap();
     let new = KeyRing::new(&[OTHER_KEY]);
     assert_eq!(
         key_rotation::keys(store)
@@ -63,7 +63,7 @@ async fn secrets_get_under_a_new_key_while_somebody_writes() {
             .collect::<Vec<_>>(),
         [new.current().to_vec()]
     );
-    assert_eq!(key_rotation::seal_anew(store, &both, &stop).await.unwrap(), 0);
+    assert_eq!(key_rotation::reencrypt(store, &both, &stop).await.unwrap(), 0);
     key_rotation::check(store, &new).await.unwrap();
     // No concurrent write is lost.
     let environment = ada
@@ -75,7 +75,7 @@ async fn secrets_get_under_a_new_key_while_somebody_writes() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_missing_and_one_that_does_not_fit_are_found_out() {
+async fn missing_and_wrong_keys_are_reported() {
     let world = World::new().await;
     let store = &world.app.store;
     project(&world.member("ada").await, "shop").await;
@@ -85,7 +85,7 @@ async fn a_key_that_is_missing_and_one_that_does_not_fit_are_found_out() {
         .await
         .unwrap_err();
     assert!(
-        matches!(missing, Unusable::UnknownKeys { count, .. } if count > 2),
+        matches!(missing, UnusableSecrets::UnknownKeys { count, .. } if count > 2),
         "{missing}"
     );
 
@@ -94,11 +94,11 @@ async fn a_key_that_is_missing_and_one_that_does_not_fit_are_found_out() {
         .database
         .sql("update projects set environment = set_byte(environment, 40, 255 - get_byte(environment, 40))");
     let damaged = key_rotation::check(store, &world.app.key_ring).await.unwrap_err();
-    assert!(matches!(damaged, Unusable::Damaged { .. }), "{damaged}");
+    assert!(matches!(damaged, UnusableSecrets::Damaged { .. }), "{damaged}");
 }
 
 #[tokio::test]
-async fn an_owner_sees_what_is_sealed_with_which_key_and_none_that_is_needed_can_go() {
+async fn an_owner_lists_keys_and_cannot_remove_used_ones() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "shop").await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::common::World;
 
 #[tokio::test]
-async fn every_refusal_has_one_form() {
+async fn all_errors_have_the_same_form() {
     let world = World::new().await;
     let owner = world.owner().await;
     let raw = |body: &'static str, kind: &'static str| {
@@ -66,13 +66,13 @@ async fn a_body_that_is_too_long_is_refused() {
     let read = owner.post("/api/projects", &long(900 * 1024)).await.expect(422);
     assert_eq!(read.error().details.field.unwrap().name, "description");
     // An unauthenticated client may send little.
-    let anybody = world.anonymous();
+    let anonymous = world.anonymous();
     let sign_in = json!({"token": "x".repeat(65 * 1024)});
-    anybody.post("/api/auth/link", &sign_in).await.expect(413);
+    anonymous.post("/api/auth/link", &sign_in).await.expect(413);
 }
 
 #[tokio::test]
-async fn a_request_keeps_the_id_that_it_came_with_unless_that_is_nonsense() {
+async fn a_valid_request_id_is_kept() {
     let world = World::new().await;
     let kept = world
         .anonymous()
@@ -89,7 +89,7 @@ async fn a_request_keeps_the_id_that_it_came_with_unless_that_is_nonsense() {
 }
 
 #[tokio::test]
-async fn every_answer_of_the_main_host_says_what_browsers_must_not_do() {
+async fn all_responses_have_security_headers() {
     let world = World::new().await;
     for path in ["/", "/sign-in", "/api/me", "/nothing", "/healthz"] {
         let answer = world.anonymous().get(path).await;
@@ -117,7 +117,7 @@ async fn every_answer_of_the_main_host_says_what_browsers_must_not_do() {
 }
 
 #[tokio::test]
-async fn the_inside_of_an_error_is_shown_in_development_only() {
+async fn causes_of_errors_are_shown_in_development_only() {
     for development in [false, true] {
         let world = World::with(|settings| settings.development = development).await;
         let owner = world.owner().await;
@@ -133,9 +133,9 @@ async fn the_inside_of_an_error_is_shown_in_development_only() {
 }
 
 #[tokio::test]
-async fn a_panic_is_an_error_like_any_other_and_keeps_its_words_to_itself() {
+async fn a_panic_is_an_internal_error_without_its_message() {
     use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
-    use fsa_server::api::middleware::around;
+    use fsa_server::api::middleware::main_host;
     use tower::ServiceExt as _;
     let world = World::new().await;
     async fn fails() {
@@ -143,7 +143,7 @@ async fn a_panic_is_an_error_like_any_other_and_keeps_its_words_to_itself() {
     }
     let router = Router::new()
         .route("/", get(fails))
-        .layer(from_fn_with_state(world.app.clone(), around))
+        .layer(from_fn_with_state(world.app.clone(), main_host))
         .with_state(world.app.clone());
 
     let answer = router.oneshot(http::Request::new(Body::empty())).await.unwrap();
@@ -156,7 +156,7 @@ async fn a_panic_is_an_error_like_any_other_and_keeps_its_words_to_itself() {
 }
 
 #[tokio::test]
-async fn the_server_says_whether_it_lives_and_can_do_its_work() {
+async fn liveness_and_readiness_are_reported() {
     let world = World::new().await;
     let anonymous = world.anonymous();
     assert_eq!(anonymous.get("/healthz").await.expect(200).json()["status"], "ok");
@@ -179,7 +179,7 @@ async fn the_server_says_whether_it_lives_and_can_do_its_work() {
 }
 
 #[tokio::test]
-async fn metrics_are_for_this_machine_and_for_who_reaches_their_own_listener() {
+async fn metrics_are_served_to_loopback_and_on_their_own_listener() {
     let world = World::new().await;
     let here = world.anonymous();
     here.get("/metrics").await.expect(200);
@@ -213,7 +213,7 @@ async fn metrics_are_for_this_machine_and_for_who_reaches_their_own_listener() {
 }
 
 #[tokio::test]
-async fn the_page_tells_what_runs_and_how_to_sign_in() {
+async fn the_plain_page_shows_version_and_sign_in() {
     let world = World::new().await;
     let page = world.anonymous().get("/").await.expect(200);
     assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");

@@ -1,4 +1,4 @@
-//! Previews over HTTP: browsers at the ports of a project, and what its applications see and say.
+//! Previews over HTTP: browsers at the ports of a project, and the requests and responses of its applications.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::common::{Answer, Client, World, running_project};
+use crate::common::{ApiResponse, Client, World, running_project};
 
 /// An application: answers with what it sees, and with the header fields that the query names.
 async fn application(request: Request) -> Response {
@@ -113,7 +113,7 @@ impl Scene {
             .with("x-fsa-token", &token)
     }
 
-    async fn set(&self, port: u16, settings: Value) -> Answer {
+    async fn set(&self, port: u16, settings: Value) -> ApiResponse {
         self.owner
             .put(&format!("/api/projects/todo/ports/{port}"), &settings)
             .await
@@ -142,7 +142,7 @@ struct Browser {
 
 impl Browser {
     /// Loads a page, and returns the last answer with all URLs on the way.
-    async fn open(&mut self, url: &str) -> (Answer, Vec<String>) {
+    async fn open(&mut self, url: &str) -> (ApiResponse, Vec<String>) {
         let mut way = vec![url.to_owned()];
         loop {
             let url: url::Url = way.last().unwrap().parse().unwrap();
@@ -202,14 +202,14 @@ impl Browser {
     }
 }
 
-fn is_for(answer: &Answer, origin: &str) -> bool {
+fn is_for(answer: &ApiResponse, origin: &str) -> bool {
     let field = |name: &str| answer.headers.get(name).map(|value| value.to_str().unwrap());
     field("access-control-allow-origin") == Some(origin)
         && field("access-control-allow-credentials") == Some("true")
 }
 
 #[tokio::test]
-async fn a_page_of_one_port_reaches_the_other_private_ports_of_its_project() {
+async fn a_page_reaches_other_private_ports_of_its_project() {
     let scene = Scene::new().await;
     scene.serve(5173).await;
     scene.serve(8000).await;
@@ -236,15 +236,15 @@ async fn a_page_of_one_port_reaches_the_other_private_ports_of_its_project() {
     assert_eq!(way.len(), 1, "no further chain: {way:?}");
 
     let request = browser.cross_site(&front, &back);
-    let asked = request
+    let response = request
         .post("/api?access-control-allow-origin=*", &json!({}))
         .await
         .expect(200);
-    assert!(is_for(&asked, &front), "{:?}", asked.headers);
+    assert!(is_for(&response, &front), "{:?}", response.headers);
     assert!(
-        !asked.text().contains("fsa_"),
-        "the application sees no cookie of ours: {}",
-        asked.text()
+        !response.text().contains("fsa_"),
+        "the application receives no own cookie: {}",
+        response.text()
     );
 
     let preflight = |origin: &str| {
@@ -329,17 +329,17 @@ async fn a_page_of_one_port_reaches_the_other_private_ports_of_its_project() {
 }
 
 #[tokio::test]
-async fn a_public_application_answers_preflights_itself() {
+async fn a_public_application_receives_preflights() {
     let scene = Scene::new().await;
     scene.serve(8000).await;
     scene.set(8000, json!({"sharing": "public"})).await.expect(200);
-    let asked = scene
+    let response = scene
         .world
         .anonymous()
         .with("host", &scene.host(8000))
         .with("origin", &scene.origin(5173))
         .with("access-control-request-method", "POST");
-    let answer = asked.send(Method::OPTIONS, "/", None).await.expect(200);
+    let answer = response.send(Method::OPTIONS, "/", None).await.expect(200);
     assert_eq!(answer.json()["method"], "OPTIONS");
 }
 
@@ -399,15 +399,15 @@ async fn an_application_that_knows_only_localhost_sees_localhost() {
     ] {
         assert_eq!(others(&foreign).await, json!([foreign]));
     }
-    let said = program
+    let response = program
         .get("/?access-control-allow-origin=http://localhost:5173&set-cookie=a%3D1;%20Domain%3Dlocalhost")
         .await
         .expect(200);
     assert_eq!(
-        said.headers["access-control-allow-origin"],
+        response.headers["access-control-allow-origin"],
         scene.origin(5173).as_str()
     );
-    assert_eq!(said.headers["set-cookie"], "a=1");
+    assert_eq!(response.headers["set-cookie"], "a=1");
 
     scene.set(3000, json!({"hostHeader": "public"})).await.expect(200);
     let seen = program.get("/").await.expect(200).json()["headers"].clone();
@@ -420,7 +420,7 @@ async fn an_application_that_knows_only_localhost_sees_localhost() {
 }
 
 #[tokio::test]
-async fn a_redirect_of_an_application_to_its_own_localhost_leads_to_its_preview() {
+async fn redirects_to_localhost_lead_to_the_preview() {
     let scene = Scene::new().await;
     scene.serve(3000).await;
     let public = scene.origin(3000);
@@ -494,10 +494,10 @@ async fn serve_https(scene: &Scene, port: u16, to_plain: &'static [u8]) {
 }
 
 #[tokio::test]
-async fn a_port_that_speaks_https_is_reached() {
+async fn an_https_port_is_reached() {
     let scene = Scene::new().await;
     serve_https(&scene, 5173, b"").await;
-    // Nobody can tell whether a POST that met a broken answer was done, so it is not sent twice.
+    // A POST may have taken effect despite a broken response, so it is not repeated.
     let first = scene.program(5173).post("/", &json!({})).await.expect(502);
     assert!(first.text().contains("HTTPS"), "{}", first.text());
     scene.program(5173).post("/", &json!({})).await.expect(200);
@@ -512,7 +512,7 @@ async fn a_port_that_speaks_https_is_reached() {
 }
 
 #[tokio::test]
-async fn the_main_host_answers_to_its_own_names_alone() {
+async fn the_main_host_answers_to_its_own_names_only() {
     let world = World::with(|settings| settings.origin = "http://fsa.example:8080".parse().unwrap()).await;
     for own in [
         "fsa.example",
@@ -560,7 +560,7 @@ async fn the_main_host_answers_to_its_own_names_alone() {
 }
 
 #[tokio::test]
-async fn an_address_never_leads_to_another_owners_project() {
+async fn a_host_name_never_leads_to_another_owners_project() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     let url = async |client: &Client, name: &str| {
@@ -608,10 +608,10 @@ async fn an_address_never_leads_to_another_owners_project() {
     }
     assert!(
         url(&ada, "todo").await.contains("todo--3000--ada."),
-        "the older one does not move up either"
+        "the older project does not get the name either"
     );
 
-    // It is still its owner's.
+    // The name is still reserved for its former owner.
     create(&owner, "shop").await;
     assert!(url(&owner, "shop").await.contains("//shop--3000."));
     assert!(url(&in_browser, "shop").await.contains("--grace."));
@@ -624,7 +624,7 @@ async fn an_address_never_leads_to_another_owners_project() {
 }
 
 #[tokio::test]
-async fn an_address_with_a_login_does_not_lead_to_the_next_user_of_that_login() {
+async fn a_host_name_with_a_login_does_not_lead_to_a_later_user_of_that_login() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     let url = async |client: &Client| {

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::common::{World, project};
 
 #[tokio::test]
-async fn a_new_project_comes_with_its_sandbox_and_database() {
+async fn a_new_project_has_a_sandbox_and_a_database() {
     let world = World::new().await;
     let owner = world.owner().await;
 
@@ -58,7 +58,7 @@ async fn a_new_project_comes_with_its_sandbox_and_database() {
 }
 
 #[tokio::test]
-async fn a_name_of_another_spelling_is_refused_with_a_suggestion() {
+async fn an_invalid_name_is_refused_with_a_suggestion() {
     let world = World::new().await;
     let owner = world.owner().await;
 
@@ -99,7 +99,7 @@ async fn a_name_is_unique_per_owner_and_free_again_after_deletion() {
 }
 
 #[tokio::test]
-async fn nothing_of_somebody_elses_project_is_found_by_name_or_id() {
+async fn projects_of_other_users_are_not_found() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     let theirs = project(&ada, "secret-plan").await;
@@ -118,7 +118,7 @@ async fn nothing_of_somebody_elses_project_is_found_by_name_or_id() {
 }
 
 #[tokio::test]
-async fn two_people_with_one_name_get_two_host_names_and_the_first_keeps_the_short_one() {
+async fn equal_project_names_get_different_host_names() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     let url = |project: fsa_model::api::Project| project.sandbox.unwrap().public_url;
@@ -147,7 +147,7 @@ async fn two_people_with_one_name_get_two_host_names_and_the_first_keeps_the_sho
 }
 
 #[tokio::test]
-async fn the_list_goes_on_after_its_cursor() {
+async fn the_list_continues_after_its_cursor() {
     let world = World::new().await;
     let owner = world.owner().await;
     let names: Vec<_> = (0..103).map(|n| format!("p{n:03}")).collect();
@@ -187,7 +187,7 @@ async fn the_list_goes_on_after_its_cursor() {
 }
 
 #[tokio::test]
-async fn a_change_that_a_running_sandbox_needs_is_wished_and_another_is_not() {
+async fn only_changes_that_need_a_restart_bump_the_generation() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
@@ -268,7 +268,7 @@ async fn a_repository_can_be_changed_until_it_is_cloned() {
 }
 
 #[tokio::test]
-async fn what_a_project_cannot_be_made_of_is_refused_field_by_field() {
+async fn invalid_project_fields_are_refused() {
     let world = World::new().await;
     let owner = world.owner().await;
     for (body, field) in [

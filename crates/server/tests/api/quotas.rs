@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::common::{World, project};
 
 #[tokio::test]
-async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
+async fn requests_over_a_limit_report_limit_and_usage() {
     let world = World::with(|settings| {
         settings.limits.per_user = Limits {
             projects: Some(2),
@@ -27,7 +27,7 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
         .await
         .expect(403)
         .error();
-    let limit = second.details.limit.expect("the limit is said");
+    let limit = second.details.limit.expect("the error has the limit");
     assert_eq!(
         (
             limit.resource.as_str(),
@@ -45,14 +45,14 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
     ada.post("/api/projects", &json!({"name": "two", "start": false}))
         .await
         .expect(201);
-    ada.ask("/api/projects/two/start").await.expect(403);
+    ada.post_empty("/api/projects/two/start").await.expect(403);
     ada.post("/api/projects/two/tasks", &json!({"prompt": "x"}))
         .await
         .expect(403);
     // A running project may be restarted, and frees its part when it is stopped.
-    ada.ask("/api/projects/one/restart").await.expect(202);
-    ada.ask("/api/projects/one/stop").await.expect(202);
-    ada.ask("/api/projects/two/start").await.expect(202);
+    ada.post_empty("/api/projects/one/restart").await.expect(202);
+    ada.post_empty("/api/projects/one/stop").await.expect(202);
+    ada.post_empty("/api/projects/two/start").await.expect(202);
     let third = ada
         .post("/api/projects", &json!({"name": "three", "start": false}))
         .await;
@@ -68,23 +68,19 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
         json!({"projects": 2, "running": 1, "cpuMillis": 2000, "memoryMib": 2048, "diskMib": 0})
     );
     let tasks = "select count(*)::text from tasks";
-    assert_eq!(
-        world.database.sql(tasks),
-        "0",
-        "a task that was refused does not wait"
-    );
+    assert_eq!(world.database.sql(tasks), "0", "a refused task is not queued");
 }
 
 #[tokio::test]
-async fn two_at_once_cannot_both_have_the_last_place() {
-    let world = World::with(|settings| settings.limits.in_all.projects = Some(5)).await;
+async fn concurrent_requests_cannot_exceed_a_limit() {
+    let world = World::with(|settings| settings.limits.server_wide.projects = Some(5)).await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     let mut tries = Vec::new();
     for number in 0..6 {
         for client in [&ada, &grace] {
             let client = client.clone();
-            let wish = json!({"name": format!("p{number}"), "start": false});
-            tries.push(async move { client.post("/api/projects", &wish).await.status.as_u16() });
+            let body = json!({"name": format!("p{number}"), "start": false});
+            tries.push(async move { client.post("/api/projects", &body).await.status.as_u16() });
         }
     }
     let statuses = futures_util::future::join_all(tries).await;
@@ -99,7 +95,7 @@ async fn two_at_once_cannot_both_have_the_last_place() {
 }
 
 #[tokio::test]
-async fn an_owner_gives_somebody_limits_of_their_own() {
+async fn an_owner_sets_limits_for_a_user() {
     let world = World::with(|settings| settings.limits.per_user.projects = Some(1)).await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     project(&ada, "one").await;
@@ -148,7 +144,7 @@ async fn an_owner_gives_somebody_limits_of_their_own() {
 }
 
 #[tokio::test]
-async fn what_is_asked_too_often_is_refused_with_the_limit_and_when_to_come_back() {
+async fn rate_limits_report_the_limit_and_the_retry_time() {
     let world = World::with(|settings| {
         settings.limits.per_user.requests_per_minute = Some(20);
         settings.limits.per_user.execs_per_minute = Some(2);
@@ -179,7 +175,7 @@ async fn what_is_asked_too_often_is_refused_with_the_limit_and_when_to_come_back
         "{}",
         error.error
     );
-    let limit = error.details.limit.expect("the limit is said");
+    let limit = error.details.limit.expect("the error has the limit");
     assert_eq!((limit.resource.as_str(), limit.limit), ("execsPerMinute", 2));
 
     while ada.get("/api/me").await.status == 200 {}
@@ -201,7 +197,7 @@ async fn what_is_asked_too_often_is_refused_with_the_limit_and_when_to_come_back
 }
 
 #[tokio::test]
-async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
+async fn disk_usage_is_measured_and_limited() {
     let world = World::with(|settings| settings.limits.per_user.disk_mib = Some(10)).await;
     let options = reconcile::Options {
         measure: Duration::from_millis(50),
@@ -227,7 +223,7 @@ async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
     assert!(put(1 << 20).await.status.is_success());
     // The request is refused at its head, while the client still sends the body.
     let too_much = put(11 << 20).await.expect(403).error();
-    let limit = too_much.details.limit.expect("the limit is said");
+    let limit = too_much.details.limit.expect("the error has the limit");
     assert_eq!((limit.resource.as_str(), limit.limit), ("diskMib", 10));
 
     world.driver.disk_bytes.store(11 << 20, Ordering::Relaxed);
@@ -240,16 +236,16 @@ async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
         "{}",
         refused.error
     );
-    let limit = refused.details.limit.expect("the limit is said");
+    let limit = refused.details.limit.expect("the error has the limit");
     assert_eq!((limit.resource.as_str(), limit.limit), ("diskMib", 10));
     ada.post("/api/projects", &json!({"name": "two", "start": false}))
         .await
         .expect(403);
-    ada.ask("/api/projects/one/stop").await.expect(202);
-    ada.ask("/api/projects/one/start").await.expect(403);
+    ada.post_empty("/api/projects/one/stop").await.expect(202);
+    ada.post_empty("/api/projects/one/start").await.expect(403);
     // Deleted files free space.
     world.driver.disk_bytes.store(1 << 20, Ordering::Relaxed);
-    while ada.ask("/api/projects/one/start").await.status != 202 {
+    while ada.post_empty("/api/projects/one/start").await.status != 202 {
         tokio::task::yield_now().await;
     }
 }

@@ -54,11 +54,11 @@ impl Model {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let sent = Arc::new(Mutex::new(Vec::new()));
         let pieces: Pieces = Arc::new(Mutex::new(pieces));
-        let kept = Arc::clone(&sent);
+        let requests = Arc::clone(&sent);
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (sent, pieces) = (Arc::clone(&kept), Arc::clone(&pieces));
+                let (sent, pieces) = (Arc::clone(&requests), Arc::clone(&pieces));
                 tokio::spawn(async move {
                     let service =
                         service_fn(move |request| respond(request, Arc::clone(&sent), Arc::clone(&pieces)));
@@ -155,7 +155,7 @@ impl Sandbox {
     }
 
     /// Sends a request, and reads the whole response.
-    async fn ask(&self, path: &str) -> (StatusCode, Bytes) {
+    async fn request(&self, path: &str) -> (StatusCode, Bytes) {
         let response = self.send(path, &[], "{}").await;
         let status = response.status();
         (status, response.into_body().collect().await.unwrap().to_bytes())
@@ -205,7 +205,7 @@ async fn world_of(model: &Model) -> World {
 }
 
 #[tokio::test]
-async fn a_request_goes_out_with_the_real_key_and_without_what_the_sandbox_showed() {
+async fn a_request_is_sent_with_the_real_key_and_without_credentials_of_the_sandbox() {
     let model = Model::start(None).await;
     let world = world_of(&model).await;
     let sandbox = sandbox(&world, "shop").await;
@@ -244,7 +244,7 @@ async fn a_request_goes_out_with_the_real_key_and_without_what_the_sandbox_showe
 }
 
 #[tokio::test]
-async fn an_answer_passes_piece_by_piece_and_is_counted() {
+async fn a_response_is_streamed_and_metered() {
     let (pieces, received) = mpsc::channel(1);
     let model = Model::start(Some(received)).await;
     let world = world_of(&model).await;
@@ -273,7 +273,7 @@ async fn an_answer_passes_piece_by_piece_and_is_counted() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_reads_to_its_end_is_counted_too() {
+async fn an_aborted_response_is_metered() {
     let (pieces, received) = mpsc::channel(1);
     let model = Model::start(Some(received)).await;
     let world = world_of(&model).await;
@@ -294,7 +294,7 @@ async fn an_answer_that_nobody_reads_to_its_end_is_counted_too() {
 }
 
 #[tokio::test]
-async fn who_has_spent_the_budget_is_told_so_in_the_providers_form() {
+async fn a_spent_budget_is_reported_in_the_providers_form() {
     let model = Model::start(None).await;
     let world = world_of(&model).await;
     let sandbox = sandbox(&world, "shop").await;
@@ -305,10 +305,10 @@ async fn who_has_spent_the_budget_is_told_so_in_the_providers_form() {
         .send(Method::PATCH, agent, Some(&budget))
         .await
         .expect(200);
-    assert_eq!(sandbox.ask("/anthropic/v1/messages").await.0, StatusCode::OK);
+    assert_eq!(sandbox.request("/anthropic/v1/messages").await.0, StatusCode::OK);
     sandbox.until_spent("shop", COST).await;
 
-    let (status, body) = sandbox.ask("/anthropic/v1/messages").await;
+    let (status, body) = sandbox.request("/anthropic/v1/messages").await;
 
     assert_eq!(status, StatusCode::PAYMENT_REQUIRED);
     let body: Value = serde_json::from_slice(&body).unwrap();
@@ -320,7 +320,7 @@ async fn who_has_spent_the_budget_is_told_so_in_the_providers_form() {
         .send(Method::PATCH, agent, Some(&more))
         .await
         .expect(200);
-    assert_eq!(sandbox.ask("/anthropic/v1/messages").await.0, StatusCode::OK);
+    assert_eq!(sandbox.request("/anthropic/v1/messages").await.0, StatusCode::OK);
     let none = json!({"monthlyBudget": null});
     let account = sandbox
         .owner
@@ -332,7 +332,7 @@ async fn who_has_spent_the_budget_is_told_so_in_the_providers_form() {
 }
 
 #[tokio::test]
-async fn the_later_of_operator_user_and_project_gives_the_key() {
+async fn credentials_of_project_and_user_override_the_operators() {
     let model = Model::start(None).await;
     let world = world_of(&model).await;
     let sandbox = sandbox(&world, "shop").await;
@@ -345,7 +345,7 @@ async fn the_later_of_operator_user_and_project_gives_the_key() {
         .await
         .expect(200);
     assert_eq!(names.json()["envVars"], json!({"ANTHROPIC_API_KEY": null}));
-    sandbox.ask("/anthropic/v1/messages").await;
+    sandbox.request("/anthropic/v1/messages").await;
     assert_eq!(key_of_last(&model), "sk-of-ada");
     let projects = json!({"envVars": {"ANTHROPIC_API_KEY": "sk-of-shop"}});
     sandbox
@@ -353,12 +353,12 @@ async fn the_later_of_operator_user_and_project_gives_the_key() {
         .send(Method::PATCH, "/api/projects/shop/environment", Some(&projects))
         .await
         .expect(200);
-    sandbox.ask("/anthropic/v1/messages").await;
+    sandbox.request("/anthropic/v1/messages").await;
     assert_eq!(key_of_last(&model), "sk-of-shop");
 }
 
 #[tokio::test]
-async fn a_projects_address_is_never_sent_the_operators_key_nor_this_machines_neighbors_anything() {
+async fn base_urls_of_projects_get_no_operator_key_and_must_be_public() {
     let (model, evil) = (Model::start(None).await, Model::start(None).await);
     let world = world_of(&model).await;
     let sandbox = sandbox(&world, "shop").await;
@@ -369,7 +369,7 @@ async fn a_projects_address_is_never_sent_the_operators_key_nor_this_machines_ne
         .send(Method::PATCH, environment, Some(&only_address))
         .await
         .expect(200);
-    let (status, _) = sandbox.ask("/anthropic/v1/messages").await;
+    let (status, _) = sandbox.request("/anthropic/v1/messages").await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
 
     let with_key = json!({"envVars": {"ANTHROPIC_API_KEY": "own"}});
@@ -378,14 +378,14 @@ async fn a_projects_address_is_never_sent_the_operators_key_nor_this_machines_ne
         .send(Method::PATCH, environment, Some(&with_key))
         .await
         .expect(200);
-    let (status, body) = sandbox.ask("/anthropic/v1/messages").await;
+    let (status, body) = sandbox.request("/anthropic/v1/messages").await;
 
     assert_eq!(status, StatusCode::FORBIDDEN, "{body:?}");
     assert!(evil.sent.lock().is_empty() && model.sent.lock().is_empty());
 }
 
 #[tokio::test]
-async fn what_is_not_for_agents_does_not_pass() {
+async fn other_paths_of_a_provider_are_refused() {
     let model = Model::start(None).await;
     let world = world_of(&model).await;
     let sandbox = sandbox(&world, "shop").await;
@@ -396,14 +396,14 @@ async fn what_is_not_for_agents_does_not_pass() {
         "/openai/v1/responses",
         "/elsewhere",
     ] {
-        let (status, _) = sandbox.ask(path).await;
+        let (status, _) = sandbox.request(path).await;
         assert!(status.is_client_error(), "{path}: {status}");
     }
     assert!(model.sent.lock().is_empty());
 }
 
 #[tokio::test]
-async fn the_other_providers_are_asked_in_their_own_ways() {
+async fn requests_to_other_providers_have_their_form() {
     let model = Model::start(None).await;
     let url = model.url.clone();
     let world = World::with(move |settings| {
@@ -427,9 +427,9 @@ async fn the_other_providers_are_asked_in_their_own_ways() {
         )
         .await;
     assert_eq!(chat.status(), StatusCode::OK);
-    sandbox.ask("/openai/v1/responses").await;
+    sandbox.request("/openai/v1/responses").await;
     sandbox
-        .ask("/gemini/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse")
+        .request("/gemini/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse")
         .await;
 
     let sent = model.sent.lock().clone();
@@ -449,7 +449,7 @@ async fn the_other_providers_are_asked_in_their_own_ways() {
 }
 
 #[tokio::test]
-async fn a_sandbox_that_was_stopped_asks_in_vain() {
+async fn requests_of_a_stopped_sandbox_are_refused() {
     let model = Model::start(None).await;
     let world = world_of(&model).await;
     let sandbox = sandbox(&world, "shop").await;
@@ -458,34 +458,34 @@ async fn a_sandbox_that_was_stopped_asks_in_vain() {
         .post("/api/projects/shop/stop", &json!({}))
         .await
         .expect(202);
-    let (status, _) = sandbox.ask("/anthropic/v1/messages").await;
+    let (status, _) = sandbox.request("/anthropic/v1/messages").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(model.sent.lock().is_empty());
 }
 
 #[tokio::test]
-async fn git_is_told_the_credential_of_its_own_repository_alone() {
+async fn git_gets_the_credential_of_the_projects_repository_only() {
     let world = World::new().await;
     let sandbox = sandbox(&world, "shop").await;
     let path = "/api/projects/shop/git-credential";
     sandbox.owner.get(path).await.expect(404);
     let login = json!({"url": "https://git.example/team/shop", "username": "ada", "password": "hunter2"});
-    let told = sandbox
+    let stored = sandbox
         .owner
         .send(Method::PUT, path, Some(&login))
         .await
         .expect(200);
-    assert!(!String::from_utf8_lossy(&told.body).contains("hunter2"));
-    let ask = async |question: &str| {
-        let answer = sandbox.send("/git-credential", &[], question).await;
+    assert!(!String::from_utf8_lossy(&stored.body).contains("hunter2"));
+    let credential = async |input: &str| {
+        let answer = sandbox.send("/git-credential", &[], input).await;
         let status = answer.status();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8_lossy(&body).into_owned())
     };
 
-    let own = ask("protocol=https\nhost=git.example\npath=team/shop.git\n").await;
-    let other = ask("protocol=https\nhost=git.example\npath=team/other.git\n").await;
-    let host = ask("protocol=https\nhost=git.example\n").await;
+    let own = credential("protocol=https\nhost=git.example\npath=team/shop.git\n").await;
+    let other = credential("protocol=https\nhost=git.example\npath=team/other.git\n").await;
+    let host = credential("protocol=https\nhost=git.example\n").await;
 
     assert_eq!(
         own,
@@ -493,11 +493,11 @@ async fn git_is_told_the_credential_of_its_own_repository_alone() {
     );
     assert_eq!(other, (StatusCode::NO_CONTENT, String::new()));
     assert_eq!(host.0, StatusCode::NO_CONTENT);
-    let stored = world
+    let row = world
         .database
         .sql("select encode(password, 'escape') from git_credentials");
-    assert!(!stored.contains("hunter2"));
+    assert!(!row.contains("hunter2"));
     sandbox.owner.send(Method::DELETE, path, None).await.expect(204);
-    let gone = ask("protocol=https\nhost=git.example\npath=team/shop.git\n").await;
+    let gone = credential("protocol=https\nhost=git.example\npath=team/shop.git\n").await;
     assert_eq!(gone.0, StatusCode::NO_CONTENT);
 }

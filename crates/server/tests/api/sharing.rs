@@ -28,7 +28,7 @@ fn names(list: &Value) -> Vec<(String, String, String)> {
 }
 
 #[tokio::test]
-async fn a_shared_project_is_listed_with_ones_role_page_by_page() {
+async fn shared_projects_are_listed_with_the_role_in_pages() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     project(&ada, "api").await;
@@ -49,7 +49,7 @@ async fn a_shared_project_is_listed_with_ones_role_page_by_page() {
         listed.extend(names(&page));
         cursor = page["nextCursor"].as_str().unwrap_or_default().to_owned();
     }
-    assert_eq!(cursor, "", "there is no fourth");
+    assert_eq!(cursor, "", "there is no fourth page");
     listed.sort();
     let is = |owner: &str, name: &str, role: &str| (owner.to_owned(), name.to_owned(), role.to_owned());
     assert_eq!(
@@ -67,7 +67,7 @@ async fn a_shared_project_is_listed_with_ones_role_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_name_means_ones_own_project_first_and_never_one_of_several() {
+async fn a_name_refers_to_the_own_project_first_and_must_be_unambiguous() {
     let world = World::new().await;
     let (ada, bob, grace) = (
         world.member("ada").await,
@@ -99,14 +99,18 @@ async fn a_name_means_ones_own_project_first_and_never_one_of_several() {
 }
 
 #[tokio::test]
-async fn whoever_may_do_too_little_is_told_what_it_takes() {
+async fn refusals_name_the_required_role() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     project(&ada, "todo").await;
-    grace.ask("/api/projects/todo/restart").await.expect(404);
+    grace.post_empty("/api/projects/todo/restart").await.expect(404);
     share(&ada, "todo", "grace", "viewer").await;
 
-    let refused = grace.ask("/api/projects/todo/restart").await.expect(403).error();
+    let refused = grace
+        .post_empty("/api/projects/todo/restart")
+        .await
+        .expect(403)
+        .error();
 
     assert_eq!(
         refused.error,
@@ -131,7 +135,7 @@ async fn whoever_may_do_too_little_is_told_what_it_takes() {
 }
 
 #[tokio::test]
-async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_is_withdrawn() {
+async fn members_receive_events_until_the_share_ends() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     let todo = project(&ada, "todo").await;
@@ -141,16 +145,16 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
         .events(&format!("/api/projects/{}/events?tail=true", todo.id))
         .await;
 
-    ada.ask("/api/projects/todo/stop").await.expect(202);
+    ada.post_empty("/api/projects/todo/stop").await.expect(202);
     for stream in [&mut all, &mut one] {
-        let heard = stream.next().await.expect("an event");
-        assert_eq!(heard.event.data["action"], "stop");
+        let message = stream.next().await.expect("an event");
+        assert_eq!(message.event.data["action"], "stop");
     }
     ada.delete("/api/projects/todo/members/grace").await.expect(204);
 
     // The last event may be the withdrawal itself.
-    while let Some(heard) = one.next().await {
-        assert_eq!(heard.event.data["fields"], json!(["members"]));
+    while let Some(message) = one.next().await {
+        assert_eq!(message.event.data["fields"], json!(["members"]));
     }
     let last = all.next().await.expect("an event").event;
     assert_eq!((last.kind, last.project_id), (EventKind::ShareEnded, todo.id));
@@ -158,7 +162,7 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
         (last.message.as_str(), &last.data),
         ("A project is no longer shared with you.", &json!({}))
     );
-    ada.ask("/api/projects/todo/start").await.expect(202);
+    ada.post_empty("/api/projects/todo/start").await.expect(202);
     let own = project(&grace, "own").await;
     assert_eq!(all.next().await.expect("an event").event.project_id, own.id);
     // Others do not receive that event, and no user receives it twice.
@@ -184,7 +188,7 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
 }
 
 #[tokio::test]
-async fn an_editor_who_becomes_a_viewer_keeps_reading_and_stops_writing() {
+async fn an_editor_who_becomes_a_viewer_can_only_read() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     project(&ada, "todo").await;
@@ -218,7 +222,7 @@ async fn an_editor_who_becomes_a_viewer_keeps_reading_and_stops_writing() {
 }
 
 #[tokio::test]
-async fn people_leave_by_themselves_and_the_owner_stays() {
+async fn members_can_leave_and_the_owner_cannot() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     let todo = project(&ada, "todo").await;
@@ -230,12 +234,12 @@ async fn people_leave_by_themselves_and_the_owner_stays() {
     ada.delete("/api/projects/todo/members/ada").await.expect(404);
     ada.delete("/api/projects/todo/members/grace").await.expect(404);
     let with = |user: &str, role: &str| {
-        let (path, wish) = (
+        let (path, body) = (
             format!("/api/projects/todo/members/{user}"),
             json!({"role": role}),
         );
         let ada = ada.clone();
-        async move { ada.send(Method::PUT, &path, Some(&wish)).await }
+        async move { ada.send(Method::PUT, &path, Some(&body)).await }
     };
     with("ada", "viewer").await.expect(409);
     with("nobody", "viewer").await.expect(404);

@@ -19,12 +19,12 @@ const PAGES: [&str; 7] = [
 const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../web/api.json");
 
 #[test]
-fn the_page_is_built_against_this_very_document() {
+fn web_api_json_is_the_generated_document() {
     let document = fsa_server::api::document().to_pretty_json().unwrap();
     let copy = std::fs::read_to_string(COPY).unwrap();
     assert!(
         document.trim_end() == copy.trim_end(),
-        "web/api.json is not the API's document any more: \
+        "web/api.json is outdated; regenerate it: \
          cargo run -p fsa-server --example openapi > web/api.json"
     );
 }
@@ -58,12 +58,12 @@ async fn every_route_of_the_server_is_in_the_document() {
         .collect();
     assert!(undocumented.is_empty(), "{undocumented:?}");
     for path in &documented {
-        assert!(routes.contains(path), "{path} is documented and not there");
+        assert!(routes.contains(path), "{path} is documented but has no route");
     }
 }
 
 #[tokio::test]
-async fn every_operation_says_what_it_is_for_and_has_a_name_of_its_own() {
+async fn every_operation_has_a_summary_and_a_unique_name() {
     let world = World::new().await;
     let document = world
         .anonymous()
@@ -78,7 +78,7 @@ async fn every_operation_says_what_it_is_for_and_has_a_name_of_its_own() {
             let name = operation["operationId"].as_str().unwrap();
             assert!(
                 names.insert(name.to_owned()),
-                "{method} {path}: {name} is there twice"
+                "{method} {path}: {name} is not unique"
             );
         }
     }

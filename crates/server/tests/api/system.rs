@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::common::{World, project};
 
 #[tokio::test]
-async fn regions_checks_and_use_are_told_and_a_silent_region_is_named() {
+async fn regions_checks_and_usage_are_listed() {
     let world = World::with(|settings| {
         settings.checks = Checks::new(async || vec![Check::good("kernel", "Linux 6.1.0")]);
     })
@@ -21,8 +21,8 @@ async fn regions_checks_and_use_are_told_and_a_silent_region_is_named() {
         world.app.shutdown.clone(),
     );
     let shop = project(&ada, "shop").await;
-    let patient = ada.with("prefer", "wait=30");
-    patient.ask("/api/sandbox/shop").await.expect(200);
+    let waiting = ada.with("prefer", "wait=30");
+    waiting.post_empty("/api/sandbox/shop").await.expect(200);
 
     let regions = ada.get("/api/regions").await.expect(200).json();
     assert_eq!(

@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Client, World, project};
+use crate::common::{ApiResponse, Client, World, project};
 
-async fn token(world: &World, of: &Client, wish: Value) -> Client {
-    let mut wish = wish;
-    wish["name"] = json!("narrow");
-    let made = of.post("/api/tokens", &wish).await.expect(201).json();
-    world.anonymous().token(made["token"].as_str().unwrap())
+async fn token(world: &World, of: &Client, body: Value) -> Client {
+    let mut body = body;
+    body["name"] = json!("narrow");
+    let created = of.post("/api/tokens", &body).await.expect(201).json();
+    world.anonymous().token(created["token"].as_str().unwrap())
 }
 
 #[tokio::test]
-async fn a_token_that_may_read_changes_nothing_and_reveals_nothing() {
+async fn a_read_token_changes_nothing_and_reveals_nothing() {
     let world = World::new().await;
     let ada = world.member("ada").await;
     let todo = project(&ada, "todo").await;
@@ -22,7 +22,7 @@ async fn a_token_that_may_read_changes_nothing_and_reveals_nothing() {
     for read in ["/api/me", "/api/projects", &path, &format!("{path}/environment")] {
         reader.get(read).await.expect(200);
     }
-    reader.ask(&format!("{path}/stop")).await.expect(403);
+    reader.post_empty(&format!("{path}/stop")).await.expect(403);
     reader.delete(&path).await.expect(403);
     reader
         .post("/api/projects", &json!({"name": "more"}))
@@ -53,7 +53,7 @@ async fn a_token_that_may_read_changes_nothing_and_reveals_nothing() {
 }
 
 #[tokio::test]
-async fn a_token_of_one_project_sees_no_other() {
+async fn a_project_token_cannot_access_other_projects() {
     let world = World::new().await;
     let ada = world.member("ada").await;
     let (todo, other) = (project(&ada, "todo").await, project(&ada, "other").await);
@@ -62,7 +62,7 @@ async fn a_token_of_one_project_sees_no_other() {
     let listed = narrow.get("/api/projects").await.expect(200).json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);
     assert_eq!(listed["items"][0]["id"], todo.id.to_string());
-    narrow.ask("/api/projects/todo/stop").await.expect(202);
+    narrow.post_empty("/api/projects/todo/stop").await.expect(202);
     for its in [other.id.to_string(), "other".to_owned()] {
         for path in [
             format!("/api/projects/{its}"),
@@ -74,7 +74,10 @@ async fn a_token_of_one_project_sees_no_other() {
         ] {
             narrow.get(&path).await.expect(404);
         }
-        narrow.ask(&format!("/api/projects/{its}/stop")).await.expect(404);
+        narrow
+            .post_empty(&format!("/api/projects/{its}/stop"))
+            .await
+            .expect(404);
         narrow.delete(&format!("/api/projects/{its}")).await.expect(404);
         narrow
             .patch(&format!("/api/projects/{its}"), &json!({}))
@@ -100,7 +103,7 @@ async fn a_token_of_one_project_sees_no_other() {
 }
 
 #[tokio::test]
-async fn an_owners_token_of_one_project_is_no_owners_token() {
+async fn an_owners_project_token_has_no_owner_permissions() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
@@ -109,16 +112,16 @@ async fn an_owners_token_of_one_project_is_no_owners_token() {
     for path in ["/api/users", "/api/audit"] {
         narrow.get(path).await.expect(403);
     }
-    narrow.ask("/api/users/invites").await.expect(403);
+    narrow.post_empty("/api/users/invites").await.expect(403);
 }
 
 #[tokio::test]
-async fn a_token_is_for_a_project_of_ones_own_and_goes_with_it() {
+async fn a_project_token_needs_an_own_project_and_ends_with_it() {
     let world = World::new().await;
     let (ada, grace) = (world.member("ada").await, world.member("grace").await);
     let todo = project(&ada, "todo").await;
-    let wish = json!({"name": "x", "project": todo.id});
-    grace.post("/api/tokens", &wish).await.expect(404);
+    let body = json!({"name": "x", "project": todo.id});
+    grace.post("/api/tokens", &body).await.expect(404);
     let narrow = token(&world, &ada, json!({"project": "todo"})).await;
     narrow.get("/api/me").await.expect(200);
 
@@ -129,7 +132,7 @@ async fn a_token_is_for_a_project_of_ones_own_and_goes_with_it() {
 }
 
 #[tokio::test]
-async fn a_token_that_expired_opens_nothing() {
+async fn an_expired_token_is_refused() {
     let world = World::new().await;
     let ada = world.member("ada").await;
     let end = chrono::Utc::now() + chrono::Duration::hours(1);
@@ -144,8 +147,8 @@ async fn a_token_that_expired_opens_nothing() {
 async fn a_token_expires_in_ninety_days_unless_its_user_chooses_otherwise() {
     let world = World::new().await;
     let browser = world.owner_in_browser().await;
-    let create = async |wish: serde_json::Value| browser.post("/api/tokens", &wish).await;
-    let days = |answer: Answer| {
+    let create = async |body: serde_json::Value| browser.post("/api/tokens", &body).await;
+    let days = |answer: ApiResponse| {
         let end = answer.expect(201).json()["expiresAt"].as_str()?.to_owned();
         let left = end.parse::<chrono::DateTime<chrono::Utc>>().unwrap() - chrono::Utc::now();
         Some(left.num_days())

@@ -5,11 +5,11 @@ use serde_json::json;
 use crate::common::{Database, World};
 
 /// The last migration before the tables' standard terms.
-const BEFORE_STANDARD_WORDS: i64 = 60;
+const BEFORE_STANDARD_TERMS: i64 = 60;
 
 #[tokio::test]
-async fn a_failure_and_an_event_of_an_earlier_release_are_served_after_the_upgrade() {
-    let database = Database::at_migration(BEFORE_STANDARD_WORDS).await;
+async fn rows_of_an_earlier_release_are_served_after_the_upgrade() {
+    let database = Database::at_migration(BEFORE_STANDARD_TERMS).await;
     database.sql(
         r#"insert into users (id, login, role)
                values ('018f0000-0000-7000-8000-000000000001', 'owner', 'owner');
@@ -51,5 +51,8 @@ async fn a_failure_and_an_event_of_an_earlier_release_are_served_after_the_upgra
     let gone = world
         .database
         .sql("delete from projects where name = 'shop' returning name");
-    assert_eq!(gone, "shop", "the renamed triggers let a project go");
+    assert_eq!(
+        gone, "shop",
+        "the renamed triggers allow the deletion of a project"
+    );
 }

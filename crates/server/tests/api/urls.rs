@@ -10,7 +10,7 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::common::{Answer, Client, World, running_project};
+use crate::common::{ApiResponse, Client, World, running_project};
 
 /// The web page's routes.
 const ROUTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../web/src/router.tsx");
@@ -59,7 +59,7 @@ struct Browser {
 }
 
 impl Browser {
-    async fn open(&mut self, url: &Url) -> (Url, Answer) {
+    async fn open(&mut self, url: &Url) -> (Url, ApiResponse) {
         let mut url = url.clone();
         for _ in 0..8 {
             let authority = url.authority().to_owned();
@@ -138,8 +138,8 @@ async fn every_url_in_an_answer_opens_a_page() {
     ] {
         collect(&owner.get(path).await.expect(200).json(), &mut urls);
     }
-    let link = owner.ask("/api/auth/links").await.expect(201).json();
-    let invitation = owner.ask("/api/users/invites").await.expect(201).json();
+    let link = owner.post_empty("/api/auth/links").await.expect(201).json();
+    let invitation = owner.post_empty("/api/users/invites").await.expect(201).json();
     collect(&link, &mut urls);
     collect(&invitation, &mut urls);
     for kind in ["view=terminal", "todo--3000.", "todo--5000.", "/sign-in#"] {
@@ -177,14 +177,14 @@ async fn every_url_in_an_answer_opens_a_page() {
 }
 
 #[test]
-fn a_url_without_a_screen_is_noticed() {
+fn urls_without_a_screen_are_detected() {
     let has = |path: &str| has_screen(&format!("http://localhost{path}").parse().unwrap());
     assert!(has("/p/todo?view=terminal") && has("/p/todo") && has("/"));
     assert!(!has("/projects/todo/terminal") && !has("/p/todo?view=nothing") && !has("/p/"));
 }
 
 #[tokio::test]
-async fn the_address_in_x_forwarded_for_counts_only_from_a_trusted_proxy() {
+async fn x_forwarded_for_counts_only_from_a_trusted_proxy() {
     for (proxies, expected) in [("127.0.0.0/8", "203.0.113.7"), ("10.0.0.0/8", "127.0.0.1")] {
         let world = World::with(|settings| settings.trusted_proxies = vec![proxies.parse().unwrap()]).await;
         let owner = world.owner().await;

@@ -12,7 +12,7 @@ async fn id_of(client: &crate::common::Client) -> String {
 }
 
 #[tokio::test]
-async fn only_an_owner_sees_and_changes_others() {
+async fn only_an_owner_lists_and_changes_users() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     let listed = owner.get("/api/users").await.expect(200).json();
@@ -25,32 +25,33 @@ async fn only_an_owner_sees_and_changes_others() {
     assert_eq!(logins, ["ada", "owner"]);
 
     ada.get("/api/users").await.expect(403);
-    ada.ask("/api/users/invites").await.expect(403);
+    ada.post_empty("/api/users/invites").await.expect(403);
     ada.get("/api/audit").await.expect(403);
     let owners = format!("/api/users/{}", id_of(&owner).await);
     ada.patch(&owners, &json!({"disabled": true})).await.expect(403);
     ada.delete(&owners).await.expect(403);
-    ada.ask(&format!("{owners}/link")).await.expect(403);
+    ada.post_empty(&format!("{owners}/link")).await.expect(403);
 }
 
 #[tokio::test]
-async fn only_a_person_at_a_browser_makes_a_link_that_signs_in_as_another_user() {
+async fn only_a_browser_session_creates_sign_in_links_for_others() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     let path = format!("/api/users/{}/link", id_of(&ada).await);
-    owner.ask(&path).await.expect(403);
-    let link = world.owner_in_browser().await.ask(&path).await.expect(201);
+    owner.post_empty(&path).await.expect(403);
+    let link = world.owner_in_browser().await.post_empty(&path).await.expect(201);
     let signed_in = world.sign_in(&crate::common::token_of_link(&link)).await;
     assert_eq!(signed_in.get("/api/me").await.expect(200).json()["login"], "ada");
 }
 
 #[tokio::test]
-async fn a_disabled_user_is_out_at_once_and_can_come_back() {
+async fn a_disabled_user_is_locked_out_until_enabled() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     let path = format!("/api/users/{}", id_of(&ada).await);
     let in_browser = world.owner_in_browser().await;
-    let link = crate::common::token_of_link(&in_browser.ask(&format!("{path}/link")).await.expect(201));
+    let link =
+        crate::common::token_of_link(&in_browser.post_empty(&format!("{path}/link")).await.expect(201));
 
     owner.patch(&path, &json!({"disabled": true})).await.expect(200);
     ada.get("/api/me").await.expect(401);
@@ -65,7 +66,7 @@ async fn a_disabled_user_is_out_at_once_and_can_come_back() {
 }
 
 #[tokio::test]
-async fn the_last_owner_cannot_vanish() {
+async fn the_last_owner_cannot_be_removed() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     let own = format!("/api/users/{}", id_of(&owner).await);
@@ -81,7 +82,7 @@ async fn the_last_owner_cannot_vanish() {
 }
 
 #[tokio::test]
-async fn a_removed_user_goes_with_the_last_of_their_projects() {
+async fn a_removed_user_is_deleted_with_their_last_project() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     project(&ada, "todo").await;

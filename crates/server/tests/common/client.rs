@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Timeout of every wait in a test.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A client with its headers.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub struct Client {
 
 /// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -76,7 +76,7 @@ impl Client {
     }
 
     /// The same client with the cookie of a signed-in browser on the control plane's own page.
-    pub fn browser(&self, answer: &Answer) -> Self {
+    pub fn browser(&self, answer: &ApiResponse) -> Self {
         let cookie = answer.cookie().expect("a session's cookie");
         self.with("cookie", &cookie)
             .with("origin", &format!("http://{}", self.address))
@@ -84,26 +84,32 @@ impl Client {
 
     /// The same client with one more cookie.
     pub fn also_cookie(&self, cookie: &str) -> Self {
-        let had = self.headers[header::COOKIE].to_str().expect("a cookie is text");
-        self.with("cookie", &format!("{had}; {cookie}"))
+        let cookies = self.headers[header::COOKIE].to_str().expect("a cookie is text");
+        self.with("cookie", &format!("{cookies}; {cookie}"))
     }
 
-    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> ApiResponse {
         let body = body.map(|value| Bytes::from(value.to_string()));
         let kind = body.is_some().then_some("application/json");
         self.send_bytes(method, path, kind, body.unwrap_or_default())
             .await
     }
 
-    pub async fn send_bytes(&self, method: Method, path: &str, kind: Option<&str>, body: Bytes) -> Answer {
+    pub async fn send_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        body: Bytes,
+    ) -> ApiResponse {
         let response = self.begin(method, path, kind, body).await;
         let (parts, body) = response.into_parts();
-        let body = tokio::time::timeout(PATIENCE, body.collect())
+        let body = tokio::time::timeout(TIMEOUT, body.collect())
             .await
             .expect("the answer ends in time")
             .expect("the answer does not break off")
             .to_bytes();
-        Answer {
+        ApiResponse {
             status: parts.status,
             headers: parts.headers,
             body,
@@ -125,34 +131,34 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, kind);
         }
         let request = request.body(Full::new(body)).expect("a well-formed request");
-        tokio::time::timeout(PATIENCE, self.http.request(request))
+        tokio::time::timeout(TIMEOUT, self.http.request(request))
             .await
             .expect("an answer begins in time")
             .expect("the server answers")
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> ApiResponse {
         self.send(Method::GET, path, None).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub async fn post(&self, path: &str, body: &Value) -> ApiResponse {
         self.send(Method::POST, path, Some(body)).await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub async fn put(&self, path: &str, body: &Value) -> ApiResponse {
         self.send(Method::PUT, path, Some(body)).await
     }
 
-    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+    pub async fn patch(&self, path: &str, body: &Value) -> ApiResponse {
         self.send(Method::PATCH, path, Some(body)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub async fn delete(&self, path: &str) -> ApiResponse {
         self.send(Method::DELETE, path, None).await
     }
 
     /// A POST without a body.
-    pub async fn ask(&self, path: &str) -> Answer {
+    pub async fn post_empty(&self, path: &str) -> ApiResponse {
         self.send(Method::POST, path, None).await
     }
 
@@ -168,7 +174,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl ApiResponse {
     /// The response, if it has this status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
@@ -230,7 +236,7 @@ impl Events {
                 }
                 continue;
             }
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame())
+            let frame = tokio::time::timeout(TIMEOUT, self.body.frame())
                 .await
                 .expect("an event comes in time")?;
             if let Some(data) = frame.ok()?.data_ref() {

@@ -26,13 +26,13 @@ pub struct Github {
     server: JoinHandle<()>,
 }
 
-type Inner = Arc<Mutex<Known>>;
+type Inner = Arc<Mutex<GithubState>>;
 /// The response to a token that the stand-in did not issue.
 type Refusal = (StatusCode, Json<Value>);
 type Fields = Query<BTreeMap<String, String>>;
 
 #[derive(Default)]
-struct Known {
+struct GithubState {
     /// The person who uses the page: number, login.
     person: (i64, String),
     email: String,
@@ -139,19 +139,19 @@ impl Github {
     /// to which the browser is redirected.
     pub fn allow(&self, url: &str) -> String {
         let url: url::Url = url.parse().expect("a URL");
-        let asked: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
+        let query: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
         assert_eq!(url.path(), "/login/oauth/authorize");
-        assert_eq!(asked["client_id"], "client");
-        assert_eq!(asked["response_type"], "code");
-        assert_eq!(asked["code_challenge_method"], "S256");
-        let mut known = self.inner.lock().unwrap();
-        known.issued += 1;
-        known.scopes = asked.get("scope").cloned().unwrap_or_default();
-        let code = format!("code-{}", known.issued);
-        let bound = (asked["code_challenge"].clone(), asked["redirect_uri"].clone());
-        known.codes.insert(code.clone(), bound);
-        let back: url::Url = asked["redirect_uri"].parse().expect("a URL");
-        format!("{}?code={code}&state={}", back.path(), asked["state"])
+        assert_eq!(query["client_id"], "client");
+        assert_eq!(query["response_type"], "code");
+        assert_eq!(query["code_challenge_method"], "S256");
+        let mut state = self.inner.lock().unwrap();
+        state.issued += 1;
+        state.scopes = query.get("scope").cloned().unwrap_or_default();
+        let code = format!("code-{}", state.issued);
+        let bound = (query["code_challenge"].clone(), query["redirect_uri"].clone());
+        state.codes.insert(code.clone(), bound);
+        let back: url::Url = query["redirect_uri"].parse().expect("a URL");
+        format!("{}?code={code}&state={}", back.path(), query["state"])
     }
 
     /// Binds the issued codes to another redirect.
@@ -164,7 +164,7 @@ impl Github {
     /// Binds the issued codes to another verifier.
     pub fn bind_to_another_verifier(&self) {
         for bound in self.inner.lock().unwrap().codes.values_mut() {
-            bound.0 = challenge("somebody-elses-verifier");
+            bound.0 = challenge("another-verifier");
         }
     }
 
@@ -188,17 +188,17 @@ async fn exchange(State(inner): State<Inner>, body: String) -> Json<Value> {
     let sent: BTreeMap<_, _> = url::form_urlencoded::parse(body.as_bytes())
         .into_owned()
         .collect();
-    let mut known = inner.lock().unwrap();
+    let mut state = inner.lock().unwrap();
     let field = |name: &str| sent.get(name).cloned().unwrap_or_default();
     if field("grant_type") == "refresh_token" {
-        let before = known.refreshes.len();
-        known.refreshes.retain(|one| *one != field("refresh_token"));
-        if known.refreshes.len() == before || field("client_secret") != "client-secret" {
+        let before = state.refreshes.len();
+        state.refreshes.retain(|one| *one != field("refresh_token"));
+        if state.refreshes.len() == before || field("client_secret") != "client-secret" {
             return Json(json!({"error": "bad_refresh_token"}));
         }
-        return Json(authorized(&mut known));
+        return Json(authorized(&mut state));
     }
-    let bound = known.codes.remove(&field("code"));
+    let bound = state.codes.remove(&field("code"));
     let right = field("client_id") == "client" && field("client_secret") == "client-secret";
     let Some((expected, redirect)) = bound.filter(|_| right) else {
         // The status is 200, like at GitHub.
@@ -210,20 +210,20 @@ async fn exchange(State(inner): State<Inner>, body: String) -> Json<Value> {
     if expected != challenge(&field("code_verifier")) {
         return Json(json!({"error": "bad_verification_code"}));
     }
-    Json(authorized(&mut known))
+    Json(authorized(&mut state))
 }
 
-fn authorized(known: &mut Known) -> Value {
-    known.issued += 1;
-    let token = format!("gho_{}", known.issued);
-    known.tokens.push(token.clone());
+fn authorized(state: &mut GithubState) -> Value {
+    state.issued += 1;
+    let token = format!("gho_{}", state.issued);
+    state.tokens.push(token.clone());
     let mut answer =
         json!({"access_token": token, "token_type": "bearer", "scope": "read:user,user:email,repo"});
-    if let Some(lifetime) = known.lifetime {
-        let refresh = format!("ghr_{}", known.issued);
+    if let Some(lifetime) = state.lifetime {
+        let refresh = format!("ghr_{}", state.issued);
         answer["expires_in"] = lifetime.into();
         answer["refresh_token"] = refresh.clone().into();
-        known.refreshes.push(refresh);
+        state.refreshes.push(refresh);
     }
     answer
 }
@@ -232,31 +232,31 @@ fn authorized(known: &mut Known) -> Value {
 async fn narrow(
     State(inner): State<Inner>,
     headers: HeaderMap,
-    Json(wish): Json<Value>,
+    Json(request): Json<Value>,
 ) -> Result<Json<Value>, Refusal> {
     // `client:client-secret`
     let right = headers
         .get("authorization")
         .is_some_and(|shown| shown == "Basic Y2xpZW50OmNsaWVudC1zZWNyZXQ=");
-    let known = inner.lock().unwrap();
-    let token = wish["access_token"].as_str().unwrap_or_default();
-    if !right || !known.tokens.iter().any(|one| one == token) {
+    let state = inner.lock().unwrap();
+    let token = request["access_token"].as_str().unwrap_or_default();
+    if !right || !state.tokens.iter().any(|one| one == token) {
         return Err((
             StatusCode::UNAUTHORIZED,
             Json(json!({"message": "Bad credentials"})),
         ));
     }
-    let (owner, names) = (&wish["target"], &wish["repositories"]);
+    let (owner, names) = (&request["target"], &request["repositories"]);
     let token = format!("ghs_{}/{}", owner.as_str().unwrap(), names[0].as_str().unwrap());
     Ok(Json(json!({"token": token})))
 }
 
-fn allowed(known: &Known, headers: &HeaderMap) -> Result<(), Refusal> {
+fn allowed(state: &GithubState, headers: &HeaderMap) -> Result<(), Refusal> {
     let sent = headers.get("authorization").and_then(|value| value.to_str().ok());
     let token = sent
         .and_then(|value| value.strip_prefix("Bearer "))
         .unwrap_or_default();
-    if known.tokens.iter().any(|one| one == token) {
+    if state.tokens.iter().any(|one| one == token) {
         Ok(())
     } else {
         let body = Json(json!({"message": "Bad credentials"}));
@@ -265,10 +265,10 @@ fn allowed(known: &Known, headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 async fn user(State(inner): State<Inner>, headers: HeaderMap) -> Result<Json<Value>, Refusal> {
-    let known = inner.lock().unwrap();
-    allowed(&known, &headers)?;
+    let state = inner.lock().unwrap();
+    allowed(&state, &headers)?;
     Ok(Json(
-        json!({"id": known.person.0, "login": known.person.1, "email": known.email}),
+        json!({"id": state.person.0, "login": state.person.1, "email": state.email}),
     ))
 }
 
@@ -277,9 +277,9 @@ async fn organizations(
     headers: HeaderMap,
     page: Fields,
 ) -> Result<Json<Value>, Refusal> {
-    let known = inner.lock().unwrap();
-    allowed(&known, &headers)?;
-    let all: Vec<_> = known
+    let state = inner.lock().unwrap();
+    allowed(&state, &headers)?;
+    let all: Vec<_> = state
         .organizations
         .iter()
         .map(|login| json!({"login": login}))
@@ -292,9 +292,9 @@ async fn repositories(
     headers: HeaderMap,
     page: Fields,
 ) -> Result<Json<Value>, Refusal> {
-    let known = inner.lock().unwrap();
-    allowed(&known, &headers)?;
-    Ok(paged(&known.repositories, &page))
+    let state = inner.lock().unwrap();
+    allowed(&state, &headers)?;
+    Ok(paged(&state.repositories, &page))
 }
 
 fn paged(all: &[Value], query: &Fields) -> Json<Value> {

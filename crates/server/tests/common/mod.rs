@@ -10,7 +10,7 @@ mod postgres;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub use client::{Answer, Client};
+pub use client::{ApiResponse, Client};
 use fsa_driver::{Region, Regions};
 use fsa_driver_testing::memory::{MemoryDatabases, MemoryDriver};
 use fsa_model::api::Project;
@@ -176,7 +176,7 @@ impl World {
     /// The owner of the system, in a browser.
     pub async fn owner_in_browser(&self) -> Client {
         let owner = self.owner().await;
-        let link = owner.ask("/api/auth/links").await.expect(201);
+        let link = owner.post_empty("/api/auth/links").await.expect(201);
         self.sign_in(&token_of_link(&link)).await
     }
 
@@ -193,7 +193,12 @@ impl World {
 
     /// A new member with this login, in a browser.
     pub async fn member_in_browser(&self, login: &str) -> Client {
-        let invite = self.owner().await.ask("/api/users/invites").await.expect(201);
+        let invite = self
+            .owner()
+            .await
+            .post_empty("/api/users/invites")
+            .await
+            .expect(201);
         let body = json!({"token": token_of_link(&invite), "login": login});
         let answer = self.anonymous().post("/api/auth/link", &body).await.expect(200);
         self.anonymous().browser(&answer)
@@ -246,7 +251,7 @@ async fn open(database: &Database) -> Store {
 }
 
 /// The token in a link's URL.
-pub fn token_of_link(answer: &Answer) -> String {
+pub fn token_of_link(answer: &ApiResponse) -> String {
     let url = answer.json()["url"]
         .as_str()
         .expect("a link has a URL")

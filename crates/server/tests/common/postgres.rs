@@ -182,8 +182,8 @@ impl Cluster {
             .stdin(Stdio::null())
             .output()
             .expect("psql runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{statement}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{statement}: {stderr}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 }
@@ -241,8 +241,8 @@ fn start(programs: &Path, folder: &Path, owner: &Owner) {
 
 fn run(command: &mut Command) {
     let output = command.output().expect("PostgreSQL's programs run");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
 }
 
 /// The user that owns the cluster: PostgreSQL refuses to run as root.

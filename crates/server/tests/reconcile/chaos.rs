@@ -17,9 +17,9 @@ use crate::{
 };
 
 const PROJECTS: usize = 50;
-const MOVES: usize = 250;
+const ACTIONS: usize = 250;
 
-fn hasty() -> Options {
+fn short_leases() -> Options {
     Options {
         concurrent: 8,
         lease: Duration::from_secs(2),
@@ -30,12 +30,16 @@ fn hasty() -> Options {
 
 impl Scene {
     /// One random lifecycle action, whether or not it is valid now.
-    async fn anything(&self, project: &Project, dice: &mut StdRng) {
+    async fn random_action(&self, project: &Project, rng: &mut StdRng) {
         let (sandbox, id) = (format!("/api/sandbox/{}", project.id), project.id);
-        let answer = match dice.random_range(0..10) {
-            0..3 => self.owner.ask(&format!("/api/projects/{id}/start")).await,
-            3..6 => self.owner.ask(&format!("/api/projects/{id}/stop")).await,
-            6 => self.owner.ask(&format!("/api/projects/{id}/restart")).await,
+        let answer = match rng.random_range(0..10) {
+            0..3 => self.owner.post_empty(&format!("/api/projects/{id}/start")).await,
+            3..6 => self.owner.post_empty(&format!("/api/projects/{id}/stop")).await,
+            6 => {
+                self.owner
+                    .post_empty(&format!("/api/projects/{id}/restart"))
+                    .await
+            }
             7 => self.owner.post(&sandbox, &json!({})).await,
             8 => self.owner.delete(&sandbox).await,
             _ => self.owner.delete(&format!("/api/projects/{id}")).await,
@@ -44,16 +48,16 @@ impl Scene {
     }
 
     /// Requeues every sandbox, and waits until each row has the requeue. Everything is settled.
-    async fn look_at_everything(&self) {
+    async fn requeue_everything(&self) {
         let sql = |statement: &str| self.world.database.sql(statement);
         sql(
             "create table requeued as select id, requeues from sandboxes where desired_state <> 'terminated'",
         );
         self.world.driver.requeue(fsa_driver::Requeue::Everything);
-        let without =
+        let not_requeued =
             "select count(*) from sandboxes s join requeued h using (id) where s.requeues = h.requeues";
         let written = async {
-            while sql(without) != "0" {
+            while sql(not_requeued) != "0" {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -63,7 +67,7 @@ impl Scene {
     }
 
     /// Injects one random fault.
-    fn mishap(&self, dice: &mut StdRng) {
+    fn random_fault(&self, rng: &mut StdRng) {
         let script = &self.world.driver.script;
         let call = *[
             Call::Observe,
@@ -75,10 +79,10 @@ impl Scene {
             Call::Destroy,
             Call::RemoveVolume,
         ]
-        .choose(dice)
+        .choose(rng)
         .expect("there are calls");
-        let slow = Fault::Delay(Duration::from_millis(dice.random_range(1..400)));
-        match dice.random_range(0..9) {
+        let slow = Fault::Delay(Duration::from_millis(rng.random_range(1..400)));
+        match rng.random_range(0..9) {
             0 => script.next(call, Fault::transient()),
             1 => script.next(call, Fault::transient_halfway()),
             2 | 3 => script.next(call, slow),
@@ -95,8 +99,8 @@ impl Scene {
                 .next(Call::DropDatabase, Fault::transient_halfway()),
             _ => {
                 let all = self.world.driver.resources();
-                if let Some(resource) = all.choose(dice) {
-                    match dice.next_u32() % 4 {
+                if let Some(resource) = all.choose(rng) {
+                    match rng.next_u32() % 4 {
                         0 => self.world.driver.kill(resource),
                         1 => self.world.driver.remove_silently(resource),
                         2 => self.world.driver.set_drift(resource),
@@ -108,33 +112,33 @@ impl Scene {
     }
 }
 
-async fn story(seed: u64) {
-    let mut dice = StdRng::seed_from_u64(seed);
+async fn run(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
     let scene = Scene::new().await;
     let replica: World = scene.world.replica().await;
-    let mut first = Workers::of(&scene.world, hasty());
-    let mut second = Workers::of(&replica, hasty());
+    let mut first = Workers::of(&scene.world, short_leases());
+    let mut second = Workers::of(&replica, short_leases());
     let projects = join_all((0..PROJECTS).map(|n| {
         let scene = &scene;
         async move { scene.create(json!({"name": format!("p{n}")})).await }
     }))
     .await;
 
-    for _ in 0..MOVES {
-        let project = projects.choose(&mut dice).expect("there are projects");
-        scene.anything(project, &mut dice).await;
-        if dice.random_range(0..3) == 0 {
-            scene.mishap(&mut dice);
+    for _ in 0..ACTIONS {
+        let project = projects.choose(&mut rng).expect("there are projects");
+        scene.random_action(project, &mut rng).await;
+        if rng.random_range(0..3) == 0 {
+            scene.random_fault(&mut rng);
         }
-        if dice.random_range(0..40) == 0 {
+        if rng.random_range(0..40) == 0 {
             first.crash().await;
-            first = Workers::of(&scene.world, hasty());
+            first = Workers::of(&scene.world, short_leases());
         }
-        if dice.random_range(0..40) == 0 {
+        if rng.random_range(0..40) == 0 {
             second.crash().await;
-            second = Workers::of(&replica, hasty());
+            second = Workers::of(&replica, short_leases());
         }
-        tokio::time::sleep(Duration::from_millis(dice.random_range(0..15))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..15))).await;
     }
 
     scene.world.driver.script.clear();
@@ -150,11 +154,11 @@ async fn story(seed: u64) {
         .world
         .database
         .sql("update projects set removal_due_at = now()");
-    let third = Workers::of(&scene.world, hasty());
+    let third = Workers::of(&scene.world, short_leases());
     scene.world.driver.requeue(fsa_driver::Requeue::Everything);
     scene.until_settled().await;
     // Nothing is in flight that a last observation would interrupt.
-    scene.look_at_everything().await;
+    scene.requeue_everything().await;
     scene.until_settled().await;
     second.finish().await;
     third.finish().await;
@@ -162,16 +166,16 @@ async fn story(seed: u64) {
 }
 
 #[tokio::test]
-async fn whatever_happens_in_the_end_all_is_as_wished_and_nobody_met_another_1() {
-    story(1).await;
+async fn desired_states_are_reached_despite_faults_1() {
+    run(1).await;
 }
 
 #[tokio::test]
-async fn whatever_happens_in_the_end_all_is_as_wished_and_nobody_met_another_2() {
-    story(20_251_011).await;
+async fn desired_states_are_reached_despite_faults_2() {
+    run(20_251_011).await;
 }
 
 #[tokio::test]
-async fn whatever_happens_in_the_end_all_is_as_wished_and_nobody_met_another_3() {
-    story(0xFEED).await;
+async fn desired_states_are_reached_despite_faults_3() {
+    run(0xFEED).await;
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::scene::{Scene, Workers, options};
 
 #[derive(Clone, Copy, Debug)]
-enum Wish {
+enum Action {
     Create,
     Restart,
     Stop,
@@ -25,9 +25,9 @@ const CONTAINER: Call = Call::EnsureContainer;
 const TERMINAL: Call = Call::AwaitServing;
 
 /// Every call of the data plane that a lifecycle action leads to.
-const PLACES: [(Wish, &[Call]); 5] = [
+const CALLS: [(Action, &[Call]); 5] = [
     (
-        Wish::Create,
+        Action::Create,
         &[
             Call::Observe,
             Call::ObserveDatabase,
@@ -38,11 +38,11 @@ const PLACES: [(Wish, &[Call]); 5] = [
             Call::Connect,
         ],
     ),
-    (Wish::Restart, &[Call::Observe, NETWORK, CONTAINER, TERMINAL]),
-    (Wish::Stop, &[Call::Observe, Call::Stop]),
-    (Wish::Terminate, &[Call::Observe, Call::Destroy]),
+    (Action::Restart, &[Call::Observe, NETWORK, CONTAINER, TERMINAL]),
+    (Action::Stop, &[Call::Observe, Call::Stop]),
+    (Action::Terminate, &[Call::Observe, Call::Destroy]),
     (
-        Wish::Delete,
+        Action::Delete,
         &[Call::Destroy, Call::RemoveVolume, Call::DropDatabase],
     ),
 ];
@@ -62,49 +62,49 @@ impl Scene {
         }
     }
 
-    async fn wish(&self, wish: Wish, project: Option<&Project>) -> Option<Project> {
-        let project = match (wish, project) {
-            (Wish::Create, _) | (_, None) => return Some(self.create(json!({"name": "todo"})).await),
+    async fn perform(&self, action: Action, project: Option<&Project>) -> Option<Project> {
+        let project = match (action, project) {
+            (Action::Create, _) | (_, None) => return Some(self.create(json!({"name": "todo"})).await),
             (_, Some(project)) => project,
         };
-        match wish {
-            Wish::Create => {}
-            Wish::Restart => self.ask(project, "restart").await,
-            Wish::Stop => self.ask(project, "stop").await,
-            Wish::Terminate => self.terminate(project).await,
-            Wish::Delete => self.delete(project).await,
+        match action {
+            Action::Create => {}
+            Action::Restart => self.request_action(project, "restart").await,
+            Action::Stop => self.request_action(project, "stop").await,
+            Action::Terminate => self.terminate(project).await,
+            Action::Delete => self.delete(project).await,
         }
         None
     }
 
-    async fn until_reached(&self, wish: Wish, project: &Project) {
-        let phase = match wish {
-            Wish::Create | Wish::Restart => Phase::Running,
-            Wish::Stop => Phase::Stopped,
-            Wish::Terminate => Phase::Terminated,
-            Wish::Delete => return self.until_gone(project).await,
+    async fn until_reached(&self, action: Action, project: &Project) {
+        let phase = match action {
+            Action::Create | Action::Restart => Phase::Running,
+            Action::Stop => Phase::Stopped,
+            Action::Terminate => Phase::Terminated,
+            Action::Delete => return self.until_gone(project).await,
         };
         self.until(project, phase).await;
     }
 }
 
 #[tokio::test]
-async fn whoever_comes_after_a_dead_worker_reaches_what_it_was_at() {
-    let stories = PLACES
+async fn the_next_worker_continues_after_a_crash_at_any_step() {
+    let cases = CALLS
         .into_iter()
-        .flat_map(|(wish, calls)| calls.iter().map(move |call| (wish, *call)))
-        .flat_map(|(wish, call)| [false, true].map(|halfway| (wish, call, halfway)));
-    stream::iter(stories)
-        .for_each_concurrent(6, |(wish, call, halfway)| async move {
-            let (scene, workers) = Scene::at_work().await;
-            let before = match wish {
-                Wish::Create => None,
+        .flat_map(|(action, calls)| calls.iter().map(move |call| (action, *call)))
+        .flat_map(|(action, call)| [false, true].map(|halfway| (action, call, halfway)));
+    stream::iter(cases)
+        .for_each_concurrent(6, |(action, call, halfway)| async move {
+            let (scene, workers) = Scene::with_workers().await;
+            let before = match action {
+                Action::Create => None,
                 _ => Some(scene.running("todo").await),
             };
             let gate = Gate::default();
             scene.pause(call, gate.clone(), halfway);
             let project = scene
-                .wish(wish, before.as_ref())
+                .perform(action, before.as_ref())
                 .await
                 .or(before)
                 .expect("a project");
@@ -112,16 +112,16 @@ async fn whoever_comes_after_a_dead_worker_reaches_what_it_was_at() {
 
             workers.crash().await;
             scene.expire_leases();
-            let _workers = scene.work();
+            let _workers = scene.start_workers();
 
-            scene.until_reached(wish, &project).await;
+            scene.until_reached(action, &project).await;
             scene.assert_consistent();
         })
         .await;
 }
 
 #[tokio::test]
-async fn a_dead_worker_is_followed_only_when_its_lease_has_run_out() {
+async fn work_of_a_dead_worker_continues_after_its_lease_expires() {
     let short = || Options {
         lease: Duration::from_secs(3),
         ..options()
@@ -139,7 +139,11 @@ async fn a_dead_worker_is_followed_only_when_its_lease_has_run_out() {
     let left = "select coalesce(lease_until > now(), false) from sandboxes";
     let calls = scene.world.driver.log.count(NETWORK);
     if scene.world.driver.log.count(Call::Observe) == 1 {
-        assert_eq!(scene.world.database.sql(left), "t", "nobody looks before that");
+        assert_eq!(
+            scene.world.database.sql(left),
+            "t",
+            "no worker observes before the lease has expired"
+        );
     }
     scene.until(&project, Phase::Running).await;
     assert_eq!(scene.world.driver.log.count(NETWORK), calls + 1);
@@ -147,7 +151,7 @@ async fn a_dead_worker_is_followed_only_when_its_lease_has_run_out() {
 }
 
 #[tokio::test]
-async fn a_slow_step_keeps_its_lease_and_nobody_else_acts() {
+async fn a_slow_step_keeps_its_lease() {
     let short = || Options {
         lease: Duration::from_secs(4),
         ..options()
@@ -176,7 +180,7 @@ async fn a_slow_step_keeps_its_lease_and_nobody_else_acts() {
 }
 
 #[tokio::test]
-async fn a_worker_whose_lease_was_taken_stops_where_it_is_and_writes_nothing() {
+async fn a_worker_that_lost_its_lease_stops_and_writes_nothing() {
     let short = || Options {
         lease: Duration::from_millis(1500),
         ..options()
@@ -214,8 +218,8 @@ async fn a_worker_whose_lease_was_taken_stops_where_it_is_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn workers_that_are_told_to_end_finish_what_is_short_and_give_back_the_rest() {
-    let (scene, workers) = Scene::at_work().await;
+async fn stopped_workers_finish_short_work_and_release_leases() {
+    let (scene, workers) = Scene::with_workers().await;
     let gate = Gate::default();
     scene.pause(CONTAINER, gate.clone(), false);
     let project = scene.create(json!({"name": "todo"})).await;
@@ -226,7 +230,7 @@ async fn workers_that_are_told_to_end_finish_what_is_short_and_give_back_the_res
     assert_eq!(
         scene.status(&project).await.status,
         Phase::Running,
-        "it was nearly there"
+        "the start was nearly done"
     );
 
     let hanging = Workers::of(
@@ -238,21 +242,21 @@ async fn workers_that_are_told_to_end_finish_what_is_short_and_give_back_the_res
     );
     let gate = Gate::default();
     scene.pause(Call::Stop, gate.clone(), false);
-    scene.ask(&project, "stop").await;
+    scene.request_action(&project, "stop").await;
     gate.reached().await;
     hanging.finish().await;
     let leases = "select count(*) from sandboxes where lease_id is not null";
     assert_eq!(scene.world.database.sql(leases), "0");
     assert_eq!(scene.world.database.sql("select count(*) from replicas"), "0");
 
-    let _workers = scene.work();
+    let _workers = scene.start_workers();
     scene.until(&project, Phase::Stopped).await;
     scene.assert_consistent();
 }
 
 #[tokio::test]
-async fn one_that_is_alone_waits_for_no_dead_ones_lease() {
-    let (scene, workers) = Scene::at_work().await;
+async fn a_sole_worker_does_not_wait_for_a_dead_workers_lease() {
+    let (scene, workers) = Scene::with_workers().await;
     let gate = Gate::default();
     scene.pause(CONTAINER, gate.clone(), false);
     let project = scene.create(json!({"name": "todo"})).await;
@@ -272,14 +276,14 @@ async fn one_that_is_alone_waits_for_no_dead_ones_lease() {
     assert_eq!(
         scene.world.database.sql(until),
         "t",
-        "the dead one's lease would have been longer"
+        "the dead worker's lease would have lasted longer"
     );
     scene.assert_consistent();
 }
 
 #[tokio::test]
-async fn many_projects_are_made_at_once_by_few_workers() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn many_projects_are_created_concurrently() {
+    let (scene, _workers) = Scene::with_workers().await;
     let projects = join_all((0..50).map(|n| {
         let scene = &scene;
         async move { scene.create(json!({"name": format!("p{n}")})).await }
@@ -295,8 +299,8 @@ async fn many_projects_are_made_at_once_by_few_workers() {
 }
 
 #[tokio::test]
-async fn a_control_database_that_ends_all_connections_costs_time_and_nothing_else() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn work_survives_lost_database_connections() {
+    let (scene, _workers) = Scene::with_workers().await;
     let cut = || {
         scene.world.database.sql(
             "select count(pg_terminate_backend(pid)) from pg_stat_activity
@@ -314,7 +318,7 @@ async fn a_control_database_that_ends_all_connections_costs_time_and_nothing_els
     assert_eq!(
         scene.world.driver.log.count(CONTAINER),
         1,
-        "what was under way went on"
+        "the step in flight continued"
     );
     scene.assert_consistent();
 

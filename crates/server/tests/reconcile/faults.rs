@@ -29,7 +29,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_step_of_a_start_that_fails_once_is_told_and_overcome() {
+async fn a_failed_step_of_a_start_is_reported_and_retried() {
     let cases = [
         (Call::EnsureDatabase, Some(Stage::DatabaseReady)),
         (NETWORK, Some(Stage::NetworkReady)),
@@ -42,7 +42,7 @@ async fn a_step_of_a_start_that_fails_once_is_told_and_overcome() {
         .iter()
         .flat_map(|case| faults.iter().map(move |fault| (case, fault)));
     join_all(stories.map(|((call, stage), fault)| async move {
-        let (scene, _workers) = Scene::at_work().await;
+        let (scene, _workers) = Scene::with_workers().await;
         scene.fault(*call, fault.clone());
         let project = scene.create(json!({"name": "todo"})).await;
 
@@ -62,21 +62,21 @@ async fn a_step_of_a_start_that_fails_once_is_told_and_overcome() {
         let running = scene.until(&project, Phase::Running).await;
         assert!(running.error.is_none());
         assert!(running.stages.iter().all(|stage| stage.state == StageState::Done));
-        assert_eq!(scene.happened(&project, EventKind::AttemptFailed).await.len(), 1);
+        assert_eq!(scene.events_of(&project, EventKind::AttemptFailed).await.len(), 1);
         scene.assert_consistent();
     }))
     .await;
 }
 
 #[tokio::test]
-async fn a_stop_or_an_end_that_fails_once_is_told_and_overcome() {
+async fn a_failed_stop_or_termination_is_retried() {
     let faults = [Fault::transient(), Fault::transient_halfway()];
     join_all(faults.iter().map(|fault| async move {
-        let (scene, _workers) = Scene::at_work().await;
+        let (scene, _workers) = Scene::with_workers().await;
         let project = scene.running("todo").await;
 
         scene.fault(Call::Stop, fault.clone());
-        scene.ask(&project, "stop").await;
+        scene.request_action(&project, "stop").await;
         scene.until(&project, Phase::Error).await;
         scene.until(&project, Phase::Stopped).await;
 
@@ -97,8 +97,8 @@ async fn a_stop_or_an_end_that_fails_once_is_told_and_overcome() {
 }
 
 #[tokio::test]
-async fn an_image_that_does_not_exist_is_told_at_once_and_a_better_one_is_taken_at_once() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_missing_image_is_reported_and_its_replacement_is_used_at_once() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene
         .create(json!({"name": "todo", "image": MISSING_IMAGE}))
         .await;
@@ -123,8 +123,8 @@ async fn an_image_that_does_not_exist_is_told_at_once_and_a_better_one_is_taken_
 }
 
 #[tokio::test]
-async fn attempts_back_off_while_the_wish_stands() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn failed_attempts_back_off() {
+    let (scene, _workers) = Scene::with_workers().await;
     scene.world.driver.script.always(NETWORK, Fault::transient());
     let project = scene.create(json!({"name": "todo"})).await;
 
@@ -146,8 +146,8 @@ async fn attempts_back_off_while_the_wish_stands() {
 }
 
 #[tokio::test]
-async fn databases_that_cannot_be_asked_do_not_keep_a_sandbox_from_starting() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn unreachable_databases_do_not_block_a_start() {
+    let (scene, _workers) = Scene::with_workers().await;
     scene
         .world
         .databases
@@ -168,8 +168,8 @@ async fn databases_that_cannot_be_asked_do_not_keep_a_sandbox_from_starting() {
 }
 
 #[tokio::test]
-async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_failed_clone_is_an_error_with_a_working_terminal_and_is_retried() {
+    let (scene, _workers) = Scene::with_workers().await;
     let url = "https://example.org/todo.git";
     let message = "fatal: repository not found".to_owned();
     scene.world.driver.set_clone_result(
@@ -202,15 +202,15 @@ async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again()
     );
     scene.kinds_until(&project, EventKind::RepositoryCloned).await;
     assert_eq!(
-        scene.happened(&project, EventKind::RepositoryFailed).await.len(),
+        scene.events_of(&project, EventKind::RepositoryFailed).await.len(),
         1
     );
     scene.assert_consistent();
 }
 
 #[tokio::test]
-async fn a_sandbox_runs_only_when_its_repository_is_there() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_sandbox_runs_only_when_its_repository_is_cloned() {
+    let (scene, _workers) = Scene::with_workers().await;
     let url = "https://example.org/todo.git";
     scene.world.driver.set_clone_result(url, RepositoryState::Cloning);
     let project = scene
@@ -237,20 +237,20 @@ async fn a_sandbox_runs_only_when_its_repository_is_there() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_a_slow_start() {
+async fn a_stop_interrupts_a_slow_start() {
     let cases = [NETWORK, CONTAINER, TERMINAL, Call::EnsureDatabase, Call::Observe];
     join_all(cases.map(|call| async move {
-        let (scene, _workers) = Scene::at_work().await;
+        let (scene, _workers) = Scene::with_workers().await;
         let gate = Gate::default();
         scene.fault(call, Fault::Pause(gate.clone()));
         let project = scene.create(json!({"name": "todo"})).await;
         gate.reached().await;
 
-        scene.ask(&project, "stop").await;
+        scene.request_action(&project, "stop").await;
 
         scene.until(&project, Phase::Stopped).await;
         scene.assert_consistent();
-        scene.ask(&project, "start").await;
+        scene.request_action(&project, "start").await;
         scene.until(&project, Phase::Running).await;
         scene.assert_consistent();
     }))
@@ -258,10 +258,10 @@ async fn a_stop_does_not_wait_for_a_slow_start() {
 }
 
 #[tokio::test]
-async fn a_delete_does_not_wait_for_a_slow_start_either() {
+async fn a_delete_interrupts_a_slow_start() {
     let cases = [NETWORK, CONTAINER, TERMINAL, Call::EnsureDatabase];
     join_all(cases.map(|call| async move {
-        let (scene, _workers) = Scene::at_work().await;
+        let (scene, _workers) = Scene::with_workers().await;
         let gate = Gate::default();
         scene.fault(call, Fault::Pause(gate.clone()));
         let project = scene.create(json!({"name": "todo"})).await;
@@ -278,8 +278,8 @@ async fn a_delete_does_not_wait_for_a_slow_start_either() {
 }
 
 #[tokio::test]
-async fn a_start_that_hangs_holds_up_nobody_else() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_hanging_start_does_not_delay_others() {
+    let (scene, _workers) = Scene::with_workers().await;
     scene.fault(CONTAINER, Fault::Hang);
     let slow = scene.create(json!({"name": "slow"})).await;
     scene
@@ -289,13 +289,13 @@ async fn a_start_that_hangs_holds_up_nobody_else() {
         .await;
 
     scene.running("quick").await;
-    scene.ask(&slow, "stop").await;
+    scene.request_action(&slow, "stop").await;
     scene.until(&slow, Phase::Stopped).await;
     scene.assert_consistent();
 }
 
 #[tokio::test]
-async fn a_region_in_which_every_start_hangs_holds_up_no_other() {
+async fn a_hanging_region_does_not_delay_other_regions() {
     let scene = Scene::new().await;
     let few = Options {
         concurrent: 2,
@@ -316,7 +316,7 @@ async fn a_region_in_which_every_start_hangs_holds_up_no_other() {
     assert_eq!(
         scene.world.there.log.count(CONTAINER),
         2,
-        "no more than there is room for"
+        "no more than the limit"
     );
     scene.delete(&quick).await;
     scene.until_gone(&quick).await;
@@ -324,8 +324,8 @@ async fn a_region_in_which_every_start_hangs_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_never_answers_is_started_anew_after_some_patience() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_terminal_that_does_not_answer_is_restarted_after_several_attempts() {
+    let (scene, _workers) = Scene::with_workers().await;
     let script = &scene.world.driver.script;
     script.always(TERMINAL, Fault::transient());
     script.always(Call::Connect, Fault::transient());
@@ -342,19 +342,19 @@ async fn a_terminal_that_never_answers_is_started_anew_after_some_patience() {
 }
 
 #[tokio::test]
-async fn a_secret_that_cannot_be_opened_keeps_a_sandbox_from_starting_and_not_from_stopping() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_damaged_secret_blocks_a_start_but_not_a_stop() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     scene
         .world
         .database
         .sql("update projects set environment = 'damaged'");
 
-    scene.ask(&project, "restart").await;
+    scene.request_action(&project, "restart").await;
     let failed = scene.until(&project, Phase::Error).await;
     assert!(failed.error.expect("an error").failure.message.contains("secret"));
 
-    scene.ask(&project, "stop").await;
+    scene.request_action(&project, "stop").await;
     scene.until(&project, Phase::Stopped).await;
     scene.delete(&project).await;
     scene.until_gone(&project).await;
@@ -362,15 +362,15 @@ async fn a_secret_that_cannot_be_opened_keeps_a_sandbox_from_starting_and_not_fr
 }
 
 #[tokio::test]
-async fn a_region_that_is_not_configured_is_told() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn an_unconfigured_region_is_reported() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.create(json!({"name": "todo", "start": false})).await;
     scene.until(&project, Phase::Stopped).await;
     scene
         .world
         .database
         .sql("update projects set region = 'elsewhere'");
-    scene.ask(&project, "start").await;
+    scene.request_action(&project, "start").await;
 
     let failed = scene.until(&project, Phase::Error).await;
 
@@ -380,8 +380,8 @@ async fn a_region_that_is_not_configured_is_told() {
 }
 
 #[tokio::test]
-async fn a_data_plane_that_answers_again_ends_the_wait_of_what_failed_for_it_alone() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_recovered_region_ends_the_backoff_of_transient_failures_only() {
+    let (scene, _workers) = Scene::with_workers().await;
     // One sandbox's spec can never succeed, and the other waits for a region that does not answer.
     let wrong = scene
         .create(json!({"name": "wrong", "image": MISSING_IMAGE}))
@@ -405,8 +405,8 @@ async fn a_data_plane_that_answers_again_ends_the_wait_of_what_failed_for_it_alo
 }
 
 #[tokio::test]
-async fn what_a_data_plane_says_is_told_once_and_then_counted() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn warnings_are_reported_once_and_then_counted() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
     let sandbox = SandboxRef {
@@ -414,7 +414,7 @@ async fn what_a_data_plane_says_is_told_once_and_then_counted() {
         project: project.id,
         resource,
     };
-    let said = |source: &str, count| Warning {
+    let warning = |source: &str, count| Warning {
         sandbox: sandbox.clone(),
         source: source.into(),
         cause: "volume",
@@ -429,34 +429,34 @@ async fn what_a_data_plane_says_is_told_once_and_then_counted() {
             id: fsa_model::SandboxId::generate(),
             ..sandbox.clone()
         },
-        ..said("pod", 1)
+        ..warning("pod", 1)
     };
     for warning in [
         foreign,
-        said("pod", 1),
-        said("pod", 1),
-        said("pod", 2),
-        said("pod", 12),
-        said("other", 1),
+        warning("pod", 1),
+        warning("pod", 1),
+        warning("pod", 2),
+        warning("pod", 12),
+        warning("other", 1),
     ] {
         scene.world.driver.warning(warning);
     }
 
     let wait = async {
         loop {
-            let told = scene.happened(&project, EventKind::Warned).await;
-            if told.len() >= 3 {
-                return told;
+            let events = scene.events_of(&project, EventKind::Warned).await;
+            if events.len() >= 3 {
+                return events;
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    let told = tokio::time::timeout(std::time::Duration::from_secs(60), wait)
+    let events = tokio::time::timeout(std::time::Duration::from_secs(60), wait)
         .await
-        .expect("they are told");
-    let counts: Vec<_> = told.iter().map(|event| event.data["count"].clone()).collect();
-    assert_eq!(counts, [1, 12, 1], "{told:#?}");
-    assert_eq!(told[0].message, "A volume cannot be mounted.");
-    assert!(told[1].message.contains("12 times"), "{:?}", told[1]);
-    assert_eq!(told[0].data["kubernetesStatus"], "FailedMount: no secret");
+        .expect("the warnings are reported");
+    let counts: Vec<_> = events.iter().map(|event| event.data["count"].clone()).collect();
+    assert_eq!(counts, [1, 12, 1], "{events:#?}");
+    assert_eq!(events[0].message, "A volume cannot be mounted.");
+    assert!(events[1].message.contains("12 times"), "{:?}", events[1]);
+    assert_eq!(events[0].data["kubernetesStatus"], "FailedMount: no secret");
 }

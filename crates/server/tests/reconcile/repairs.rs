@@ -19,8 +19,8 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_killed_container_is_started_again_and_that_is_told() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_killed_container_is_restarted_and_reported() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
     let starts = scene.world.driver.log.count(CONTAINER);
@@ -33,17 +33,17 @@ async fn a_killed_container_is_started_again_and_that_is_told() {
             sandbox.status == Phase::Running && scene.world.driver.log.count(CONTAINER) == starts + 1
         })
         .await;
-    let told = &scene.happened(&project, EventKind::Repaired).await[0].message;
+    let message = &scene.events_of(&project, EventKind::Repaired).await[0].message;
     assert!(
-        told.contains("its container had ended") && told.contains("it was killed"),
-        "{told}"
+        message.contains("its container had ended") && message.contains("it was killed"),
+        "{message}"
     );
     scene.assert_consistent();
 }
 
 #[tokio::test]
-async fn a_container_that_is_killed_again_and_again_rests_in_between() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_container_that_is_killed_repeatedly_backs_off() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
@@ -71,8 +71,8 @@ async fn a_container_that_is_killed_again_and_again_rests_in_between() {
 }
 
 #[tokio::test]
-async fn what_was_lost_without_a_word_is_found_when_somebody_looks() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn unreported_losses_are_found_by_observation() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
@@ -92,13 +92,13 @@ async fn what_was_lost_without_a_word_is_found_when_somebody_looks() {
         })
         .await;
     scene.until_settled().await;
-    assert_eq!(scene.happened(&project, EventKind::Repaired).await.len(), 2);
+    assert_eq!(scene.events_of(&project, EventKind::Repaired).await.len(), 2);
     scene.assert_consistent();
 }
 
 #[tokio::test]
-async fn what_is_lost_while_its_sandbox_is_worked_on_is_put_right_when_that_is_done() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn losses_during_an_attempt_are_repaired_after_it() {
+    let (scene, _workers) = Scene::with_workers().await;
     let gate = Gate::default();
     let terminal = Call::AwaitServing;
     scene
@@ -124,8 +124,8 @@ async fn what_is_lost_while_its_sandbox_is_worked_on_is_put_right_when_that_is_d
 }
 
 #[tokio::test]
-async fn a_container_that_somebody_replaced_is_put_right() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_replaced_container_is_repaired() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
     let starts = scene.world.driver.log.count(CONTAINER);
@@ -140,8 +140,8 @@ async fn a_container_that_somebody_replaced_is_put_right() {
 }
 
 #[tokio::test]
-async fn a_lost_database_is_told_loudly_before_a_new_one_is_made() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_lost_database_is_reported_before_it_is_recreated() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     scene.world.databases.lose_all();
     // It cannot be created again at once, so that the test sees the earlier report.
@@ -164,15 +164,15 @@ async fn a_lost_database_is_told_loudly_before_a_new_one_is_made() {
     assert_eq!(
         scene.world.driver.container(&resource),
         ContainerState::Running,
-        "what runs goes on running"
+        "the container keeps running"
     );
 
     scene.until(&project, Phase::Running).await;
     assert_eq!(database().await, DatabaseStatus::Ready);
     assert_eq!(
-        scene.happened(&project, EventKind::DatabaseLost).await.len(),
+        scene.events_of(&project, EventKind::DatabaseLost).await.len(),
         1,
-        "one loss is told once"
+        "a loss is reported once"
     );
     let kinds: Vec<_> = scene
         .events(&project)
@@ -181,36 +181,41 @@ async fn a_lost_database_is_told_loudly_before_a_new_one_is_made() {
         .map(|event| event.kind)
         .collect();
     let lost = kinds.iter().position(|kind| *kind == EventKind::DatabaseLost);
-    let made = kinds.iter().rposition(|kind| *kind == EventKind::DatabaseCreated);
-    assert!(lost < made, "{kinds:?}");
+    let created = kinds.iter().rposition(|kind| *kind == EventKind::DatabaseCreated);
+    assert!(lost < created, "{kinds:?}");
     scene.assert_consistent();
 }
 
 #[tokio::test]
-async fn after_a_restart_of_the_machine_everything_that_should_run_does() {
-    let (scene, workers) = Scene::at_work().await;
+async fn sandboxes_run_again_after_a_reboot() {
+    let (scene, workers) = Scene::with_workers().await;
     let mut projects = Vec::new();
     for name in ["one", "two", "three"] {
         projects.push(scene.running(name).await);
     }
-    scene.ask(&projects[2], "stop").await;
+    scene.request_action(&projects[2], "stop").await;
     scene.until(&projects[2], Phase::Stopped).await;
     workers.crash().await;
     scene.world.driver.reboot();
 
-    let _workers = scene.work();
+    let _workers = scene.start_workers();
 
     for project in &projects[..2] {
         scene.kinds_until(project, EventKind::Repaired).await;
     }
     scene.until_settled().await;
-    assert!(scene.happened(&projects[2], EventKind::Repaired).await.is_empty());
+    assert!(
+        scene
+            .events_of(&projects[2], EventKind::Repaired)
+            .await
+            .is_empty()
+    );
     scene.assert_consistent();
 }
 
 #[tokio::test]
-async fn new_workers_adopt_what_runs_and_restart_nothing() {
-    let (scene, workers) = Scene::at_work().await;
+async fn new_workers_adopt_running_sandboxes() {
+    let (scene, workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     workers.finish().await;
     let changes = scene.changes();
@@ -223,13 +228,13 @@ async fn new_workers_adopt_what_runs_and_restart_nothing() {
                 .insert("ANTHROPIC_MODEL".into(), "another-model".to_owned().into());
         })
         .await;
-    let looks = scene.world.driver.log.count(Call::Observe);
+    let observations = scene.world.driver.log.count(Call::Observe);
 
     let _workers = Workers::of(&replica, options());
 
     scene
-        .when(&project, "a look", |_| {
-            scene.world.driver.log.count(Call::Observe) > looks
+        .when(&project, "an observation", |_| {
+            scene.world.driver.log.count(Call::Observe) > observations
         })
         .await;
     scene.until_settled().await;
@@ -239,8 +244,8 @@ async fn new_workers_adopt_what_runs_and_restart_nothing() {
 }
 
 #[tokio::test]
-async fn a_lost_home_volume_is_told() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_lost_home_volume_is_reported() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
@@ -249,8 +254,8 @@ async fn a_lost_home_volume_is_told() {
     scene.requeue();
 
     scene.kinds_until(&project, EventKind::Repaired).await;
-    let told = &scene.happened(&project, EventKind::Repaired).await[0].message;
-    assert!(told.contains("home folder"), "{told}");
+    let message = &scene.events_of(&project, EventKind::Repaired).await[0].message;
+    assert!(message.contains("home folder"), "{message}");
     scene.until_settled().await;
     scene.assert_consistent();
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::common::{Client, World};
 
 /// Longer than any working step; only a broken one reaches this timeout.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A world and its client.
 pub struct Scene {
@@ -55,13 +55,13 @@ impl Scene {
     }
 
     /// A scene with workers.
-    pub async fn at_work() -> (Self, Workers) {
+    pub async fn with_workers() -> (Self, Workers) {
         let scene = Self::new().await;
-        let workers = scene.work();
+        let workers = scene.start_workers();
         (scene, workers)
     }
 
-    pub fn work(&self) -> Workers {
+    pub fn start_workers(&self) -> Workers {
         Workers::of(&self.world, options())
     }
 
@@ -84,9 +84,9 @@ impl Scene {
             .read()
     }
 
-    pub async fn ask(&self, project: &Project, what: &str) {
+    pub async fn request_action(&self, project: &Project, what: &str) {
         let path = format!("/api/projects/{}/{what}", project.id);
-        self.owner.ask(&path).await.expect(202);
+        self.owner.post_empty(&path).await.expect(202);
     }
 
     pub async fn terminate(&self, project: &Project) {
@@ -107,21 +107,21 @@ impl Scene {
     }
 
     /// Waits until the sandbox matches a condition.
-    pub async fn when(&self, project: &Project, what: &str, wish: impl Fn(&Sandbox) -> bool) -> Sandbox {
-        let mut interest = self.world.app.hub.interest(Topic::Project(project.id));
+    pub async fn when(&self, project: &Project, what: &str, condition: impl Fn(&Sandbox) -> bool) -> Sandbox {
+        let mut subscription = self.world.app.hub.subscribe(Topic::Project(project.id));
         let mut last = None;
         let wait = async {
             loop {
                 let sandbox = self.status(project).await;
-                if wish(&sandbox) {
+                if condition(&sandbox) {
                     return sandbox;
                 }
                 last = Some(sandbox);
                 // A notification may be lost with its connection; the timeout keeps the test from hanging.
-                let _ = tokio::time::timeout(Duration::from_secs(2), interest.changed()).await;
+                let _ = tokio::time::timeout(Duration::from_secs(2), subscription.changed()).await;
             }
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
+        match tokio::time::timeout(TIMEOUT, wait).await {
             Ok(sandbox) => sandbox,
             Err(_) => panic!("{what} was not reached; at last it was {last:?}"),
         }
@@ -137,7 +137,7 @@ impl Scene {
 
     /// The kinds of the project's events up to the first of `kind`.
     pub async fn kinds_until(&self, project: &Project, kind: EventKind) -> Vec<EventKind> {
-        let mut interest = self.world.app.hub.interest(Topic::Project(project.id));
+        let mut subscription = self.world.app.hub.subscribe(Topic::Project(project.id));
         let wait = async {
             loop {
                 let kinds: Vec<_> = self
@@ -149,12 +149,12 @@ impl Scene {
                 if kinds.contains(&kind) {
                     return kinds;
                 }
-                let _ = tokio::time::timeout(Duration::from_secs(2), interest.changed()).await;
+                let _ = tokio::time::timeout(Duration::from_secs(2), subscription.changed()).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait)
+        tokio::time::timeout(TIMEOUT, wait)
             .await
-            .unwrap_or_else(|_| panic!("there was no {kind:?}"))
+            .unwrap_or_else(|_| panic!("no event {kind:?} was written"))
     }
 
     /// The project's events, oldest first; also those of a deleted project.
@@ -169,7 +169,7 @@ impl Scene {
             .collect()
     }
 
-    pub async fn happened(&self, project: &Project, kind: EventKind) -> Vec<Event> {
+    pub async fn events_of(&self, project: &Project, kind: EventKind) -> Vec<Event> {
         let mut events = self.events(project).await;
         events.retain(|event| event.kind == kind);
         events
@@ -204,14 +204,14 @@ impl Scene {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, wait).await.is_err() {
             let rows = self.world.database.sql(
                 "select resource, desired_state, generation, observed_generation, attempted_generation, container,
                         attempts, failure, next_attempt_at - now(), lease_until - now()
                  from sandboxes where observed_generation <> generation or failure is not null
                     or lease_id is not null or next_attempt_at <= now()",
             );
-            panic!("not everything was reached:\n{rows}");
+            panic!("these desired states were not reached:\n{rows}");
         }
     }
 
@@ -225,16 +225,16 @@ impl Scene {
         );
         let mut known = BTreeSet::new();
         for row in rows.lines() {
-            let words: Vec<&str> = row.split(' ').collect();
-            let resource: ResourceName = words[0].parse().expect("a resource name");
+            let fields: Vec<&str> = row.split(' ').collect();
+            let resource: ResourceName = fields[0].parse().expect("a resource name");
             let seen = driver.container(&resource);
-            let agrees = match words[1] {
-                "running" => seen == ContainerState::Running && words[2] == "running",
-                "stopped" => seen != ContainerState::Running && ["stopped", "absent"].contains(&words[2]),
-                _ => seen == ContainerState::Absent && words[2] == "absent",
+            let agrees = match fields[1] {
+                "running" => seen == ContainerState::Running && fields[2] == "running",
+                "stopped" => seen != ContainerState::Running && ["stopped", "absent"].contains(&fields[2]),
+                _ => seen == ContainerState::Absent && fields[2] == "absent",
             };
-            assert!(agrees, "{row}, and there is {seen:?}");
-            if words[1] != "terminated" {
+            assert!(agrees, "{row}: observed {seen:?}");
+            if fields[1] != "terminated" {
                 known.insert(resource);
             }
         }
@@ -257,9 +257,15 @@ impl Scene {
         // A database whose creation was interrupted may exist without being recorded as ready.
         let there: BTreeSet<String> = databases.roles().into_iter().collect();
         let ready = roles_of(of_rows("select resource from databases where ever_ready"));
-        assert!(there.is_superset(&ready), "{ready:?}, and there are {there:?}");
+        assert!(
+            there.is_superset(&ready),
+            "{ready:?}, but the databases are {there:?}"
+        );
         let named = roles_of(of_rows("select resource from databases"));
-        assert!(there.is_subset(&named), "{named:?}, and there are {there:?}");
+        assert!(
+            there.is_subset(&named),
+            "{named:?}, but the databases are {there:?}"
+        );
         let projects = of_rows("select id from projects");
         for volume in driver.volumes() {
             assert!(
@@ -276,7 +282,7 @@ impl Scene {
         let of = |entries: Vec<fsa_driver_testing::memory::CallRecord>| {
             entries
                 .iter()
-                .filter(|entry| entry.call.changes() && entry.call != AWAIT)
+                .filter(|entry| entry.call.changes() && entry.call != AWAIT_SERVING)
                 .count()
         };
         of(self.world.driver.log.entries()) + of(self.world.databases.log.entries())
@@ -292,7 +298,7 @@ impl Scene {
 }
 
 /// Waiting for a terminal is a step that changes nothing.
-const AWAIT: Call = Call::AwaitServing;
+const AWAIT_SERVING: Call = Call::AwaitServing;
 
 impl Workers {
     pub fn of(world: &World, options: Options) -> Self {

@@ -16,7 +16,7 @@ fn sweeping() -> Options {
     }
 }
 
-fn stray() -> SandboxRef {
+fn orphan() -> SandboxRef {
     SandboxRef {
         id: SandboxId::generate(),
         project: ProjectId::generate(),
@@ -40,9 +40,9 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_sandbox_in_no_row_is_destroyed_at_the_second_sight_and_that_is_on_record() {
+async fn an_orphan_is_destroyed_at_the_second_sighting_and_audited() {
     let scene = Scene::new().await;
-    let leftover = stray();
+    let leftover = orphan();
     scene.world.driver.add_orphan(leftover.clone());
     let _workers = Workers::of(&scene.world, sweeping());
 
@@ -50,12 +50,12 @@ async fn a_sandbox_in_no_row_is_destroyed_at_the_second_sight_and_that_is_on_rec
 
     assert_eq!(scene.world.driver.resources(), []);
     let calls = scene.world.driver.log.entries();
-    let sights = calls
+    let sightings = calls
         .iter()
         .take_while(|entry| entry.call != Call::Destroy)
         .filter(|entry| entry.call == Call::Inventory)
         .count();
-    assert!(sights >= 2, "not at first sight");
+    assert!(sightings >= 2, "not at the first sighting");
     let audited = scene
         .world
         .database
@@ -67,12 +67,12 @@ async fn a_sandbox_in_no_row_is_destroyed_at_the_second_sight_and_that_is_on_rec
 }
 
 #[tokio::test]
-async fn what_is_in_a_row_is_left_alone_in_whatever_state() {
+async fn sandboxes_with_a_row_are_not_swept() {
     let scene = Scene::new().await;
     let _workers = Workers::of(&scene.world, sweeping());
     let running = scene.running("running").await;
     let stopped = scene.running("stopped").await;
-    scene.ask(&stopped, "stop").await;
+    scene.request_action(&stopped, "stop").await;
     scene.until(&stopped, Phase::Stopped).await;
     let destroyed = scene.world.driver.log.count(Call::Destroy);
 
@@ -84,27 +84,27 @@ async fn what_is_in_a_row_is_left_alone_in_whatever_state() {
 }
 
 #[tokio::test]
-async fn a_known_name_under_another_project_is_nobodys_to_touch() {
+async fn a_resource_name_under_another_project_is_not_touched() {
     let scene = Scene::new().await;
     let _workers = Workers::of(&scene.world, sweeping());
     let project = scene.running("todo").await;
     scene.terminate(&project).await;
     scene.until(&project, Phase::Terminated).await;
-    let odd = SandboxRef {
+    let foreign = SandboxRef {
         resource: scene.resource(&project).await,
-        ..stray()
+        ..orphan()
     };
     let destroyed = scene.world.driver.log.count(Call::Destroy);
-    scene.world.driver.add_orphan(odd.clone());
+    scene.world.driver.add_orphan(foreign.clone());
 
     scene.sweeps(4).await;
 
-    assert_eq!(scene.world.driver.resources(), [odd.resource]);
+    assert_eq!(scene.world.driver.resources(), [foreign.resource]);
     assert_eq!(scene.world.driver.log.count(Call::Destroy), destroyed);
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_terminated_sandbox_is_destroyed_again() {
+async fn leftovers_of_a_terminated_sandbox_are_destroyed() {
     let scene = Scene::new().await;
     let _workers = Workers::of(&scene.world, sweeping());
     let project = scene.running("todo").await;
@@ -129,17 +129,17 @@ async fn what_is_left_of_a_terminated_sandbox_is_destroyed_again() {
 async fn a_database_of_no_project_is_not_dropped() {
     let scene = Scene::new().await;
     let _workers = Workers::of(&scene.world, sweeping());
-    let stranger = fsa_model::DatabaseSpec {
+    let unknown = fsa_model::DatabaseSpec {
         project: ProjectId::generate(),
-        resource: stray().resource,
+        resource: orphan().resource,
         password: "x".to_owned().into(),
         resources: fsa_model::Size::Micro.resources(),
     };
-    fsa_driver::Databases::ensure(&*scene.world.databases, &stranger)
+    fsa_driver::Databases::ensure(&*scene.world.databases, &unknown)
         .await
         .expect("a database");
 
     scene.sweeps(4).await;
 
-    assert_eq!(scene.world.databases.roles(), [stranger.role()]);
+    assert_eq!(scene.world.databases.roles(), [unknown.role()]);
 }

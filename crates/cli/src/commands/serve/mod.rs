@@ -91,7 +91,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         let key_ring = KeyRing::open(&config.data_dir.join("keys/seal.key"))
             .map_err(|error| Failure::failed(error.to_string()))?;
         match key_rotation::check(&store, &key_ring).await {
-            Err(error @ key_rotation::Unusable::Database(_)) => return Err(Failure::failed(error.to_string())),
+            Err(error @ key_rotation::UnusableSecrets::Database(_)) => return Err(Failure::failed(error.to_string())),
             Err(error) if !config.without_lost_secrets => {
                 return Err(Failure::failed(format!(
                     "{error} (`--without-lost-secrets` starts the server anyway; operations that need such a secret fail)"
@@ -129,7 +129,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             trusted_proxies: config.trusted_proxies.clone(),
             limits: Limits {
                 per_user: config.per_user,
-                in_all: config.in_all,
+                server_wide: config.server_wide,
                 body: config.body,
                 upload: config.upload,
                 connections_per_client: config.connections_per_client,
@@ -180,7 +180,7 @@ async fn reencrypt(core: Core) {
     loop {
         let current = core.key_ring.current();
         if encrypted_with != Some(current) {
-            match key_rotation::seal_anew(&core.store, &core.key_ring, &core.shutdown).await {
+            match key_rotation::reencrypt(&core.store, &core.key_ring, &core.shutdown).await {
                 Ok(count) => {
                     encrypted_with = Some(current);
                     if count > 0 {
@@ -196,7 +196,7 @@ async fn reencrypt(core: Core) {
             () = core.shutdown.cancelled() => return,
             () = tokio::time::sleep(KEY_FILE_INTERVAL) => {}
         }
-        match core.key_ring.renew() {
+        match core.key_ring.reload() {
             Ok(true) => tracing::info!("key file changed; reloaded"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "key file cannot be read; keeping the loaded keys"),

@@ -1,7 +1,7 @@
-// Signs in with the token in the fragment, which browsers send to nobody.
+// Signs in with the token in the fragment, which browsers do not send to servers.
 "use strict";
 const form = document.getElementById("link");
-const said = document.getElementById("said");
+const message = document.getElementById("message");
 const token = location.hash.slice(1);
 
 async function send(event) {
@@ -25,11 +25,11 @@ async function send(event) {
   if (field && !form.elements.login.value) {
     // An invitation, which is not used up yet.
     document.getElementById("invited").hidden = false;
-    said.textContent = "Welcome. Choose a login to have here.";
+    message.textContent = "Welcome. Choose a login to have here.";
     form.elements.login.focus();
     return;
   }
-  said.textContent = error.details.message;
+  message.textContent = error.details.message;
 }
 
 if (token) {

@@ -8,7 +8,7 @@ use super::*;
 use crate::reconcile::step::StepKind;
 
 /// The desired state without the specs, which the planner only passes on.
-type Wanted = Desired<(), ()>;
+type TestDesired = Desired<(), ()>;
 
 fn new_spec() -> Option<Digested<()>> {
     Some(Digested {
@@ -17,7 +17,7 @@ fn new_spec() -> Option<Digested<()>> {
     })
 }
 
-fn desired(state: DesiredState) -> Wanted {
+fn desired(state: DesiredState) -> TestDesired {
     Desired {
         state,
         reached: false,
@@ -50,7 +50,7 @@ fn nothing() -> ObservedState {
     }
 }
 
-fn kinds(desired: &Wanted, observed: &ObservedState) -> Vec<StepKind> {
+fn kinds(desired: &TestDesired, observed: &ObservedState) -> Vec<StepKind> {
     plan(desired, observed)
         .into_iter()
         .map(|step| step.kind())
@@ -58,7 +58,7 @@ fn kinds(desired: &Wanted, observed: &ObservedState) -> Vec<StepKind> {
 }
 
 #[test]
-fn a_new_sandbox_gets_everything() {
+fn a_new_sandbox_gets_all_steps() {
     assert_eq!(
         kinds(&desired(DesiredState::Running), &nothing()),
         [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal]
@@ -66,7 +66,7 @@ fn a_new_sandbox_gets_everything() {
 }
 
 #[test]
-fn what_runs_as_wanted_is_left_alone() {
+fn a_sandbox_in_its_desired_state_gets_no_steps() {
     assert_eq!(kinds(&desired(DesiredState::Running), &running()), []);
 }
 
@@ -83,7 +83,7 @@ fn a_project_without_a_database_gets_none() {
 }
 
 #[test]
-fn a_sandbox_that_was_found_running_is_asked_whether_it_answers() {
+fn an_adopted_sandbox_waits_for_its_terminal() {
     let observed = ObservedState {
         terminal: false,
         ..running()
@@ -92,7 +92,7 @@ fn a_sandbox_that_was_found_running_is_asked_whether_it_answers() {
 }
 
 #[test]
-fn a_newer_wish_replaces_a_container_with_other_settings() {
+fn a_new_generation_replaces_a_container_with_other_settings() {
     let observed = ObservedState {
         digest: Some("old".into()),
         ..running()
@@ -119,14 +119,14 @@ fn a_changed_default_of_the_server_restarts_nothing() {
 }
 
 #[test]
-fn a_container_that_somebody_else_replaced_is_put_right() {
+fn a_replaced_container_is_repaired() {
     let settled = Desired {
         reached: true,
         started_with: Some("old".into()),
         ..desired(DesiredState::Running)
     };
     let observed = ObservedState {
-        digest: Some("somebody else's".into()),
+        digest: Some("foreign".into()),
         ..running()
     };
     assert_eq!(
@@ -140,12 +140,12 @@ fn a_container_that_somebody_else_replaced_is_put_right() {
 }
 
 #[test]
-fn a_container_that_ended_is_started_again_and_that_is_told() {
+fn an_ended_container_is_restarted_and_reported() {
     let settled = Desired {
         reached: true,
         ..desired(DesiredState::Running)
     };
-    for (container, told) in [
+    for (container, repair) in [
         (Absent, "its container was gone"),
         (Stopped, "its container had ended"),
     ] {
@@ -158,12 +158,12 @@ fn a_container_that_ended_is_started_again_and_that_is_told() {
             kinds(&settled, &observed),
             [EnsureNetwork, EnsureContainer, AwaitTerminal]
         );
-        assert_eq!(repairs(&settled, &observed), [told]);
+        assert_eq!(repairs(&settled, &observed), [repair]);
     }
 }
 
 #[test]
-fn a_lost_database_alone_is_made_again_beside_what_runs() {
+fn a_lost_database_is_recreated_without_a_restart() {
     let observed = ObservedState {
         database: Some(ObservedDatabase::Absent),
         ..running()
@@ -175,7 +175,7 @@ fn a_lost_database_alone_is_made_again_beside_what_runs() {
 }
 
 #[test]
-fn a_database_that_cannot_be_asked_is_neither_made_nor_in_the_way() {
+fn an_unobserved_database_is_skipped() {
     let observed = ObservedState {
         database: None,
         ..nothing()
@@ -200,12 +200,12 @@ fn without_credentials_the_container_waits_for_the_database() {
     assert_eq!(
         kinds(&unknown, &observed),
         [EnsureDatabase],
-        "what runs goes on running"
+        "a running container keeps running"
     );
 }
 
 #[test]
-fn a_lost_network_is_mended_under_what_runs() {
+fn a_lost_network_is_repaired_without_a_restart() {
     let observed = ObservedState {
         network: false,
         ..running()
@@ -214,7 +214,7 @@ fn a_lost_network_is_mended_under_what_runs() {
 }
 
 #[test]
-fn a_start_that_never_answers_is_stopped_and_started_anew() {
+fn a_stuck_start_is_stopped_first() {
     let stuck = Desired {
         stuck: true,
         ..desired(DesiredState::Running)
@@ -227,7 +227,7 @@ fn a_start_that_never_answers_is_stopped_and_started_anew() {
 }
 
 #[test]
-fn a_stop_ends_what_runs_and_what_may_be_starting() {
+fn a_stop_also_ends_starts_in_flight() {
     let fresh = desired(DesiredState::Stopped);
     let settled = Desired {
         reached: true,
@@ -245,7 +245,7 @@ fn a_stop_ends_what_runs_and_what_may_be_starting() {
 }
 
 #[test]
-fn a_termination_destroys_even_what_is_not_seen_and_then_rests() {
+fn a_termination_also_destroys_unobserved_resources() {
     let fresh = desired(DesiredState::Terminated);
     let settled = Desired {
         reached: true,
@@ -256,7 +256,7 @@ fn a_termination_destroys_even_what_is_not_seen_and_then_rests() {
     assert_eq!(
         kinds(&settled, &running()),
         [Destroy],
-        "what comes back is destroyed again"
+        "a container that reappears is destroyed again"
     );
 }
 
@@ -292,13 +292,13 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_wanted()(
-        wish in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped), Just(DesiredState::Terminated)],
+    fn any_desired()(
+        state in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped), Just(DesiredState::Terminated)],
         reached: bool, database: bool, stuck: bool,
         old in any::<bool>(),
-    ) -> Wanted {
+    ) -> TestDesired {
         Desired {
-            state: wish,
+            state,
             reached,
             spec: new_spec(),
             started_with: (reached && old).then(|| "old".to_owned()),
@@ -321,7 +321,7 @@ fn apply(world: &mut ObservedState, kind: StepKind, digest: &str) {
             world.terminal = false;
         }
         AwaitTerminal => {
-            assert!(world.runs(), "only what runs is waited for");
+            assert!(world.runs(), "only a running container is waited for");
             world.container = Running;
             world.terminal = true;
         }
@@ -346,8 +346,8 @@ fn apply(world: &mut ObservedState, kind: StepKind, digest: &str) {
 
 proptest! {
     #[test]
-    fn from_anywhere_the_wish_is_reached_in_few_rounds_and_nothing_precious_is_lost(
-        mut desired in any_wanted(),
+    fn plans_converge_and_keep_volume_and_database(
+        mut desired in any_desired(),
         mut world in any_observed(),
         // Whether the credentials are known before the database exists.
         predictable_credentials: bool,
@@ -356,8 +356,8 @@ proptest! {
         let mut rounds = 0;
         loop {
             let unknown = !predictable_credentials && desired.database.is_some() && world.database != Some(ObservedDatabase::Ready);
-            let wanted_now = Desired { spec: desired.spec.clone().filter(|_| !unknown), ..desired.clone() };
-            let steps = plan(&wanted_now, &world);
+            let desired_now = Desired { spec: desired.spec.clone().filter(|_| !unknown), ..desired.clone() };
+            let steps = plan(&desired_now, &world);
             if steps.is_empty() {
                 break;
             }
@@ -392,8 +392,8 @@ proptest! {
     }
 
     #[test]
-    fn the_steps_of_a_plan_are_in_an_order_that_all_may_follow(
-        desired in any_wanted(),
+    fn the_order_of_a_plan_respects_dependencies(
+        desired in any_desired(),
         world in any_observed(),
         predictable_credentials: bool,
     ) {

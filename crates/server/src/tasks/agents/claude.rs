@@ -6,7 +6,7 @@ use fsa_model::{
 };
 use serde_json::Value;
 
-use super::{AgentAdapter, Output, output::string, words};
+use super::{AgentAdapter, Output, command_line, output::string};
 
 /// Prints the Messages API's messages, between `system` and `result` (`--output-format stream-json`).
 pub(super) struct ClaudeCode;
@@ -22,8 +22,8 @@ impl AgentAdapter for ClaudeCode {
             "--dangerously-skip-permissions",
         ];
         match session {
-            Some(session) => words(&program, task, &["--resume", session]),
-            None => words(&program, task, &[]),
+            Some(session) => command_line(&program, task, &["--resume", session]),
+            None => command_line(&program, task, &[]),
         }
     }
 
@@ -70,7 +70,7 @@ mod tests {
     use crate::tasks::agents::tests::kinds;
 
     #[test]
-    fn what_claude_code_prints_becomes_steps() {
+    fn claude_code_output_is_parsed() {
         use StepKind::{Notice, Result, Started, Text, ToolCall, ToolResult};
         let (kinds, output) = kinds(
             Agent::Claude,

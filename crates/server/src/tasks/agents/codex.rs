@@ -4,9 +4,8 @@ use fsa_model::task::{StepKind, Task};
 use serde_json::{Value, json};
 
 use super::{
-    AgentAdapter, Output,
+    AgentAdapter, Output, command_line,
     output::{short, string},
-    words,
 };
 
 /// Starts Codex. No variable sets its base URL, so where there is a key, a provider is configured that uses
@@ -35,8 +34,8 @@ impl AgentAdapter for CodexCli {
         ]);
         // `-` reads the prompt from standard input.
         match session {
-            Some(session) => words(&program, task, &[session, "-"]),
-            None => words(&program, task, &["-"]),
+            Some(session) => command_line(&program, task, &[session, "-"]),
+            None => command_line(&program, task, &["-"]),
         }
     }
 
@@ -93,7 +92,7 @@ mod tests {
     use crate::tasks::agents::tests::kinds;
 
     #[test]
-    fn what_codex_prints_becomes_steps_and_a_connection_that_comes_back_is_no_failure() {
+    fn codex_output_is_parsed() {
         use StepKind::{Notice, Started, Text};
         // The format of Codex 0.171.0.
         let (kinds, output) = kinds(

@@ -4,9 +4,8 @@ use fsa_model::task::{StepKind, Task};
 use serde_json::{Value, json};
 
 use super::{
-    AgentAdapter, Output,
+    AgentAdapter, Output, command_line,
     output::{short, string},
-    words,
 };
 
 /// Starts Gemini CLI. With a base URL other than Google's it assumes that a gateway signs it in, and then refuses that
@@ -37,8 +36,8 @@ impl AgentAdapter for GeminiCli {
             "--yolo",
         ];
         match session {
-            Some(session) => words(&program, task, &["--resume", session]),
-            None => words(&program, task, &[]),
+            Some(session) => command_line(&program, task, &["--resume", session]),
+            None => command_line(&program, task, &[]),
         }
     }
 
@@ -101,7 +100,7 @@ mod tests {
     use crate::tasks::agents::tests::kinds;
 
     #[test]
-    fn what_gemini_says_in_pieces_is_one_step_and_its_last_words_are_the_result() {
+    fn gemini_text_pieces_become_one_step() {
         use StepKind::{Started, Text, ToolCall, ToolResult};
         let (kinds, output) = kinds(
             Agent::Gemini,

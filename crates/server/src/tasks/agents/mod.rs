@@ -53,7 +53,7 @@ pub fn adapter(agent: Agent) -> &'static dyn AgentAdapter {
 }
 
 /// A command line: `program`, the task's model, and `rest`.
-fn words(program: &[&str], task: &Task, rest: &[&str]) -> Vec<String> {
+fn command_line(program: &[&str], task: &Task, rest: &[&str]) -> Vec<String> {
     let model = task.model.as_deref().map(|model| ["--model", model]);
     program
         .iter()
@@ -70,7 +70,7 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    use super::{output::LONGEST, *};
+    use super::{output::MAX_TEXT, *};
 
     fn task(agent: Agent) -> Task {
         Task {
@@ -107,18 +107,18 @@ mod tests {
     fn the_prompt_is_never_an_argument() {
         for &agent in Agent::ALL {
             for session in [None, Some("s-1")] {
-                let words = adapter(agent).command(&task(agent), session);
+                let command = adapter(agent).command(&task(agent), session);
                 let program = if agent == Agent::Claude { 0 } else { 3 };
-                assert_eq!(words[program], agent.name());
-                assert!(!words.iter().any(|word| word.contains("secret")), "{words:?}");
-                assert_eq!(words.iter().any(|word| word == "s-1"), session.is_some());
-                assert!(words.windows(2).any(|pair| pair == ["--model", "m"]));
+                assert_eq!(command[program], agent.name());
+                assert!(!command.iter().any(|word| word.contains("secret")), "{command:?}");
+                assert_eq!(command.iter().any(|word| word == "s-1"), session.is_some());
+                assert!(command.windows(2).any(|pair| pair == ["--model", "m"]));
             }
         }
     }
 
     #[test]
-    fn a_failure_that_an_agent_reports_is_a_failure() {
+    fn reported_failures_fail_the_task() {
         for (agent, line) in [
             (
                 Agent::Claude,
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_would_be_an_option_is_not_kept() {
+    fn session_ids_that_look_like_options_are_ignored() {
         for session in ["--help", "", "a b"] {
             let line = json!({"type": "system", "subtype": "init", "session_id": session}).to_string();
             assert_eq!(kinds(Agent::Claude, &[&line]).1.session, None);
@@ -146,7 +146,7 @@ mod tests {
         // Each input is tried at every position for every agent, and some inputs are megabytes.
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn whatever_is_printed_is_bounded(text in ".{0,200}", repeat in 1usize..400) {
+        fn agent_output_is_bounded(text in ".{0,200}", repeat in 1usize..400) {
             let long = text.repeat(repeat);
             let wrapped = json!({"type": "assistant", "message": {"content": [
                 {"type": "text", "text": long}, {"type": "tool_use", "id": long, "name": long, "input": {"x": long}}]}});
@@ -154,7 +154,7 @@ mod tests {
                 for printed in [&long, &wrapped.to_string()] {
                     let (_, output) = kinds(agent, &[printed]);
                     for (_, data) in &output.steps {
-                        prop_assert!(data.to_string().len() < 20 * LONGEST);
+                        prop_assert!(data.to_string().len() < 20 * MAX_TEXT);
                         prop_assert!(!data.to_string().contains("\\u0000"));
                     }
                 }

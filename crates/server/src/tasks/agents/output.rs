@@ -5,7 +5,7 @@ use fsa_model::{money::Micros, task::StepKind};
 use serde_json::{Value, json};
 
 /// Most characters of one text of a step.
-pub(super) const LONGEST: usize = 16 * 1024;
+pub(super) const MAX_TEXT: usize = 16 * 1024;
 
 /// The meaning of some lines of output.
 #[derive(Debug, Default)]
@@ -85,11 +85,11 @@ pub(super) fn string<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// At most [`LONGEST`] characters of a text, without those that JSON in the database or a terminal cannot take.
+/// At most [`MAX_TEXT`] characters of a text, without those that JSON in the database or a terminal cannot take.
 pub(super) fn short(text: &str) -> String {
     let plain = |c: &char| *c != '\0' && (!c.is_control() || matches!(*c, '\n' | '\t'));
-    let mut kept: String = text.chars().filter(plain).take(LONGEST).collect();
-    if text.len() > kept.len() && kept.chars().count() == LONGEST {
+    let mut kept: String = text.chars().filter(plain).take(MAX_TEXT).collect();
+    if text.len() > kept.len() && kept.chars().count() == MAX_TEXT {
         kept.push_str(" … [cut]");
     }
     kept
@@ -98,7 +98,7 @@ pub(super) fn short(text: &str) -> String {
 /// The value, or its JSON as a short text where it is large.
 fn bounded(value: &Value) -> Value {
     let written = value.to_string();
-    if written.len() > 2 * LONGEST || written.contains("\\u0000") {
+    if written.len() > 2 * MAX_TEXT || written.contains("\\u0000") {
         // PostgreSQL accepts NUL in no form (documentation, 8.14 JSON Types).
         return Value::String(short(&written.replace("\\u0000", "")));
     }

@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::scene::Scene;
 
 #[tokio::test]
-async fn a_created_project_runs_with_everything_it_needs() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_created_project_runs_with_environment_and_database() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene
         .create(json!({"name": "todo", "envVars": {"COLOR": "green", "NODE_ENV": "production"}}))
         .await;
@@ -27,7 +27,11 @@ async fn a_created_project_runs_with_everything_it_needs() {
     let values = environment.values().map(|value| value.expose_secret());
     assert!(!values.into_iter().any(|value| value.contains("agent-key")));
     assert_eq!(variable("COLOR"), "green");
-    assert_eq!(variable("NODE_ENV"), "production", "the project's own wins");
+    assert_eq!(
+        variable("NODE_ENV"),
+        "production",
+        "the project's own variable wins"
+    );
     assert_eq!(variable("DATABASE_URL"), variable("POSTGRES_URL"));
     assert!(!variable("DATABASE_URL").contains('?'));
     assert_eq!(variable("FSA_PUBLIC_URL"), sandbox.public_url);
@@ -47,7 +51,7 @@ async fn a_created_project_runs_with_everything_it_needs() {
 
 #[tokio::test]
 async fn a_project_with_another_database_runs_without_its_own() {
-    let (scene, _workers) = Scene::at_work().await;
+    let (scene, _workers) = Scene::with_workers().await;
     let url = "postgresql://me@db.example/mine";
     let project = scene
         .create(json!({"name": "todo", "envVars": {"DATABASE_URL": url}}))
@@ -67,7 +71,7 @@ async fn a_project_with_another_database_runs_without_its_own() {
 
 #[tokio::test]
 async fn a_rename_changes_the_addresses_of_the_next_start() {
-    let (scene, _workers) = Scene::at_work().await;
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let url = async || {
         let resource = scene.resource(&project).await;
@@ -94,8 +98,8 @@ async fn a_rename_changes_the_addresses_of_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_start_is_told_in_events_that_end_with_its_phase() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_start_is_reported_in_events() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
 
     let events = scene.events(&project).await;
@@ -106,10 +110,10 @@ async fn a_start_is_told_in_events_that_end_with_its_phase() {
         .filter(|event| event.kind == EventKind::StageChanged && event.data["state"] == "done")
         .map(|event| event.data["stage"].as_str().expect("a stage").to_owned())
         .collect();
-    assert_eq!(done.len(), 5, "each stage is told to be done once: {done:?}");
+    assert_eq!(done.len(), 5, "each stage is reported as done once: {done:?}");
     assert_eq!(done[4], "Ready");
     assert_eq!(
-        scene.happened(&project, EventKind::DatabaseCreated).await.len(),
+        scene.events_of(&project, EventKind::DatabaseCreated).await.len(),
         1
     );
     let last = events.last().expect("there are events");
@@ -118,8 +122,8 @@ async fn a_start_is_told_in_events_that_end_with_its_phase() {
 }
 
 #[tokio::test]
-async fn a_project_that_is_not_to_start_has_nothing_in_the_data_plane() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_project_that_was_not_started_has_no_resources() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.create(json!({"name": "todo", "start": false})).await;
 
     scene.until(&project, Phase::Stopped).await;
@@ -130,19 +134,19 @@ async fn a_project_that_is_not_to_start_has_nothing_in_the_data_plane() {
 }
 
 #[tokio::test]
-async fn a_stopped_sandbox_is_the_same_one_when_it_starts_again() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_stopped_sandbox_keeps_its_identity() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
-    scene.ask(&project, "stop").await;
+    scene.request_action(&project, "stop").await;
     let stopped = scene.until(&project, Phase::Stopped).await;
     assert_eq!(scene.world.driver.container(&resource), ContainerState::Stopped);
     assert_eq!(stopped.stages[0].state, StageState::Done, "its database is kept");
     assert_eq!(stopped.stages[1].state, StageState::Pending);
     assert!(stopped.ports.is_empty());
 
-    scene.ask(&project, "start").await;
+    scene.request_action(&project, "start").await;
     scene.until(&project, Phase::Running).await;
     assert_eq!(scene.resource(&project).await, resource);
     scene.assert_consistent();
@@ -150,7 +154,7 @@ async fn a_stopped_sandbox_is_the_same_one_when_it_starts_again() {
 
 #[tokio::test]
 async fn a_restart_replaces_the_container_and_is_an_update() {
-    let (scene, _workers) = Scene::at_work().await;
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     scene
         .owner
@@ -171,7 +175,7 @@ async fn a_restart_replaces_the_container_and_is_an_update() {
         .await;
 
     let phases: Vec<_> = scene
-        .happened(&project, EventKind::PhaseChanged)
+        .events_of(&project, EventKind::PhaseChanged)
         .await
         .iter()
         .map(|event| event.data["phase"].as_str().expect("a phase").to_owned())
@@ -182,8 +186,8 @@ async fn a_restart_replaces_the_container_and_is_an_update() {
 }
 
 #[tokio::test]
-async fn a_terminated_sandbox_leaves_database_and_files_for_the_next_one() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn database_and_files_survive_a_termination() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let first = scene.resource(&project).await;
 
@@ -206,7 +210,7 @@ async fn a_terminated_sandbox_leaves_database_and_files_for_the_next_one() {
 
 #[tokio::test]
 async fn a_deleted_project_leaves_nothing_but_its_events() {
-    let (scene, _workers) = Scene::at_work().await;
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let other = scene.running("other").await;
     let grace = scene.world.member("grace").await;
@@ -221,9 +225,9 @@ async fn a_deleted_project_leaves_nothing_but_its_events() {
     scene.until_gone(&project).await;
 
     // The user with whom it was shared receives that event, and no other event of the project.
-    let heard = grace.get("/api/events?follow=false").await.expect(200).json();
-    assert_eq!(heard["items"][0]["kind"], "shareEnded");
-    assert_eq!(heard["items"].as_array().map(Vec::len), Some(1));
+    let received = grace.get("/api/events?follow=false").await.expect(200).json();
+    assert_eq!(received["items"][0]["kind"], "shareEnded");
+    assert_eq!(received["items"].as_array().map(Vec::len), Some(1));
 
     assert_eq!(scene.world.driver.volumes(), [other.id]);
     assert_eq!(scene.world.databases.roles().len(), 1);
@@ -239,8 +243,8 @@ async fn a_deleted_project_leaves_nothing_but_its_events() {
 }
 
 #[tokio::test]
-async fn a_wish_that_is_there_already_changes_nothing() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn an_unchanged_desired_state_changes_nothing() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let changes = scene.changes();
 
@@ -260,7 +264,7 @@ async fn a_wish_that_is_there_already_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_database_that_tells_its_credentials_late_comes_before_the_container() {
+async fn a_container_waits_for_the_credentials_of_its_database() {
     use crate::{common::World, scene::Workers, scene::options};
     let world =
         World::with_databases(fsa_driver_testing::memory::MemoryDatabases::without_predictable_credentials())

@@ -12,66 +12,66 @@ fn reached(world: &World, container: &str) {
     ));
 }
 
-fn wish(world: &World) -> String {
+fn desired_state(world: &World) -> String {
     world
         .database
         .sql("select desired_state || ' ' || generation || ' ' || restarts from sandboxes order by created_at desc limit 1")
 }
 
-async fn ask(client: &Client, what: &str, status: u16) -> serde_json::Value {
+async fn request_action(client: &Client, what: &str, status: u16) -> serde_json::Value {
     client
-        .ask(&format!("/api/projects/todo/{what}"))
+        .post_empty(&format!("/api/projects/todo/{what}"))
         .await
         .expect(status)
         .json()
 }
 
 #[tokio::test]
-async fn wishes_are_written_down_and_answered_at_once() {
+async fn lifecycle_actions_are_stored_and_answered_at_once() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
     reached(&world, "running");
     assert_eq!(owner.get("/api/sandbox/todo").await.json()["status"], "RUNNING");
 
-    assert_eq!(ask(&owner, "start", 202).await["status"], "RUNNING");
-    assert_eq!(wish(&world), "running 1 0");
-    assert_eq!(ask(&owner, "restart", 202).await["status"], "UPDATING");
-    assert_eq!(wish(&world), "running 2 1");
-    assert_eq!(ask(&owner, "stop", 202).await["status"], "STOPPING");
-    assert_eq!(ask(&owner, "stop", 202).await["status"], "STOPPING");
-    assert_eq!(wish(&world), "stopped 3 1");
+    assert_eq!(request_action(&owner, "start", 202).await["status"], "RUNNING");
+    assert_eq!(desired_state(&world), "running 1 0");
+    assert_eq!(request_action(&owner, "restart", 202).await["status"], "UPDATING");
+    assert_eq!(desired_state(&world), "running 2 1");
+    assert_eq!(request_action(&owner, "stop", 202).await["status"], "STOPPING");
+    assert_eq!(request_action(&owner, "stop", 202).await["status"], "STOPPING");
+    assert_eq!(desired_state(&world), "stopped 3 1");
     reached(&world, "stopped");
-    assert_eq!(ask(&owner, "start", 202).await["status"], "STARTING");
-    assert_eq!(wish(&world), "running 4 1");
+    assert_eq!(request_action(&owner, "start", 202).await["status"], "STARTING");
+    assert_eq!(desired_state(&world), "running 4 1");
 }
 
 #[tokio::test]
-async fn the_posts_of_a_client_that_creates_and_then_asks_do_not_restart_what_is_being_made() {
+async fn a_post_does_not_restart_a_start_in_progress() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
 
-    let asked = owner
+    let posted = owner
         .post("/api/sandbox/todo", &json!({"envVars": {}}))
         .await
         .expect(202)
         .json();
-    assert_eq!(asked["status"], "CREATING");
-    assert_eq!(wish(&world), "running 1 0");
+    assert_eq!(posted["status"], "CREATING");
+    assert_eq!(desired_state(&world), "running 1 0");
 
     owner
         .post("/api/sandbox/todo", &json!({"envVars": {"A": "1"}}))
         .await
         .expect(202);
-    assert_eq!(wish(&world), "running 2 0");
+    assert_eq!(desired_state(&world), "running 2 0");
     reached(&world, "running");
-    owner.ask("/api/sandbox/todo").await.expect(202);
-    assert_eq!(wish(&world), "running 3 1");
+    owner.post_empty("/api/sandbox/todo").await.expect(202);
+    assert_eq!(desired_state(&world), "running 3 1");
 }
 
 #[tokio::test]
-async fn a_terminated_sandbox_is_made_anew_under_another_name() {
+async fn a_terminated_sandbox_is_recreated_under_another_name() {
     let world = World::new().await;
     let owner = world.owner().await;
     let first = project(&owner, "todo").await.sandbox.unwrap();
@@ -79,8 +79,8 @@ async fn a_terminated_sandbox_is_made_anew_under_another_name() {
     let ended = owner.delete("/api/sandbox/todo").await.expect(202).json();
     assert_eq!(ended["status"], "TERMINATING");
     owner.delete("/api/sandbox/todo").await.expect(409);
-    owner.ask("/api/projects/todo/stop").await.expect(409);
-    let again = owner.ask("/api/sandbox/todo").await.expect(202).json();
+    owner.post_empty("/api/projects/todo/stop").await.expect(409);
+    let again = owner.post_empty("/api/sandbox/todo").await.expect(202).json();
 
     assert_eq!(again["status"], "CREATING");
     assert_ne!(again["name"], json!(first.name));
@@ -96,7 +96,7 @@ async fn a_terminated_sandbox_is_made_anew_under_another_name() {
 }
 
 #[tokio::test]
-async fn a_wait_is_answered_when_the_wish_is_reached() {
+async fn a_wait_ends_when_the_desired_state_is_reached() {
     let world = World::new().await;
     let owner = world.owner().await;
     let waiting = owner.with("prefer", "wait=60");
@@ -113,8 +113,8 @@ async fn a_wait_is_answered_when_the_wish_is_reached() {
     assert_eq!(created.headers["preference-applied"], "wait=60");
     assert_eq!(created.json()["sandbox"]["status"], "RUNNING");
 
-    let stopped = tokio::spawn(async move { waiting.ask("/api/projects/todo/stop").await });
-    while !wish(&world).starts_with("stopped") {
+    let stopped = tokio::spawn(async move { waiting.post_empty("/api/projects/todo/stop").await });
+    while !desired_state(&world).starts_with("stopped") {
         tokio::task::yield_now().await;
     }
     reached(&world, "stopped");
@@ -123,26 +123,26 @@ async fn a_wait_is_answered_when_the_wish_is_reached() {
 }
 
 #[tokio::test]
-async fn a_wait_that_is_too_short_is_answered_with_how_things_are() {
+async fn a_wait_that_times_out_returns_the_current_state() {
     let world = World::new().await;
     let owner = world.owner().await.with("prefer", "wait=0");
     project(&owner, "todo").await;
 
-    let answer = owner.ask("/api/projects/todo/restart").await.expect(202);
+    let answer = owner.post_empty("/api/projects/todo/restart").await.expect(202);
 
     assert_eq!(answer.headers["preference-applied"], "wait=0");
     assert_eq!(answer.json()["status"], "CREATING");
 }
 
 #[tokio::test]
-async fn a_wait_ends_at_once_when_only_the_person_can_help() {
+async fn a_wait_ends_when_only_the_user_can_fix_the_failure() {
     let world = World::new().await;
     let owner = world.owner().await;
     project(&owner, "todo").await;
 
     let waiting = owner.with("prefer", "wait=60");
-    let restarted = tokio::spawn(async move { waiting.ask("/api/projects/todo/restart").await });
-    while wish(&world) != "running 2 1" {
+    let restarted = tokio::spawn(async move { waiting.post_empty("/api/projects/todo/restart").await });
+    while desired_state(&world) != "running 2 1" {
         tokio::task::yield_now().await;
     }
     world.database.sql(
@@ -157,7 +157,7 @@ async fn a_wait_ends_at_once_when_only_the_person_can_help() {
 }
 
 #[tokio::test]
-async fn a_deleted_project_is_gone_from_the_list_at_once_and_its_end_can_be_watched() {
+async fn a_deleted_project_leaves_the_list_at_once_and_its_deletion_can_be_awaited() {
     let world = World::new().await;
     let owner = world.owner().await;
     let created = project(&owner, "todo").await;
@@ -183,7 +183,7 @@ async fn a_deleted_project_is_gone_from_the_list_at_once_and_its_end_can_be_watc
         owner.get(&by_id).await.expect(200).json()["sandbox"]["status"],
         "TERMINATING"
     );
-    owner.ask(&format!("{by_id}/start")).await.expect(404);
+    owner.post_empty(&format!("{by_id}/start")).await.expect(404);
     // A repeated request changes nothing.
     assert_eq!(
         owner.delete(&by_id).await.expect(202).json()["id"],

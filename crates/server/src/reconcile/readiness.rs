@@ -5,15 +5,15 @@ use fsa_model::{ContainerState, DesiredState, Failure, FailureKind, Stage, Stage
 
 use super::{
     attempt::{Attempt, Verdict},
-    observe::Look,
+    observe::Observation,
     plan::Digested,
-    repository::{self, Clone},
+    repository::{self, CloneVerdict},
 };
 
 impl Attempt<'_> {
     /// Evaluates the result, and sets the stages that no step sets.
-    pub(super) async fn judge(&mut self, region: &Region, look: &Look) -> Verdict {
-        match look.desired.state {
+    pub(super) async fn evaluate(&mut self, region: &Region, observation: &Observation) -> Verdict {
+        match observation.desired.state {
             DesiredState::Stopped => {
                 self.stages.pending(&Stage::ALL[1..]);
                 Verdict::Reached
@@ -25,40 +25,40 @@ impl Attempt<'_> {
             }
             DesiredState::Running => {
                 self.container = ContainerState::Running;
-                self.judge_repository(region, look).await
+                self.evaluate_repository(region, observation).await
             }
         }
     }
 
-    async fn judge_repository(&mut self, region: &Region, look: &Look) -> Verdict {
+    async fn evaluate_repository(&mut self, region: &Region, observation: &Observation) -> Verdict {
         let id = self.claim.sandbox.id;
         let status = self.status.clone().or_else(|| self.shared.followers.status(id));
         let state = status.map(|status| status.repository).unwrap_or_default();
         let expected = self.claim.project.repository.is_some();
-        match repository::judge(&state, expected, self.stages.state(Stage::Ready)) {
-            Clone::Done => {
+        match repository::evaluate(&state, expected, self.stages.state(Stage::Ready)) {
+            CloneVerdict::Done => {
                 self.stages.set(Stage::Ready, StageState::Done, None);
                 Verdict::Reached
             }
-            Clone::Wait => {
-                let words = Some("The repository is being cloned.".to_owned());
-                self.stages.set(Stage::Ready, StageState::Active, words);
+            CloneVerdict::Wait => {
+                let message = Some("The repository is being cloned.".to_owned());
+                self.stages.set(Stage::Ready, StageState::Active, message);
                 Verdict::Waiting
             }
-            Clone::Failed(why) => {
-                let words = format!("The repository could not be cloned: {why}");
+            CloneVerdict::Failed(why) => {
+                let message = format!("The repository could not be cloned: {why}");
                 self.stages
-                    .set(Stage::Ready, StageState::Failed, Some(words.clone()));
-                Verdict::Failed(Failure::new(FailureKind::Input, words))
+                    .set(Stage::Ready, StageState::Failed, Some(message.clone()));
+                Verdict::Failed(Failure::new(FailureKind::Input, message))
             }
-            Clone::Retry => {
-                if let Some(Digested { spec, .. }) = &look.desired.spec
+            CloneVerdict::Retry => {
+                if let Some(Digested { spec, .. }) = &observation.desired.spec
                     && let Err(error) = repository::retry(region, spec).await
                 {
                     return Verdict::Failed(error.failure);
                 }
-                let words = Some("The repository is being cloned again.".to_owned());
-                self.stages.set(Stage::Ready, StageState::Active, words);
+                let message = Some("The repository is being cloned again.".to_owned());
+                self.stages.set(Stage::Ready, StageState::Active, message);
                 Verdict::Waiting
             }
         }

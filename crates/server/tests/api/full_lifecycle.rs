@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::common::World;
 
 #[tokio::test]
-async fn a_project_runs_stops_comes_back_and_leaves_nothing_behind() {
+async fn a_project_runs_stops_restarts_and_is_deleted_completely() {
     let world = World::working().await;
     let owner = world.owner().await;
     let waiting = owner.with("prefer", "wait=60");
@@ -24,9 +24,17 @@ async fn a_project_runs_stops_comes_back_and_leaves_nothing_behind() {
     let database = owner.get("/api/projects/todo/database").await.expect(200).json();
     assert_eq!(database["status"], "READY");
 
-    let stopped = waiting.ask("/api/projects/todo/stop").await.expect(200).json();
+    let stopped = waiting
+        .post_empty("/api/projects/todo/stop")
+        .await
+        .expect(200)
+        .json();
     assert_eq!(stopped["status"], "STOPPED");
-    let started = waiting.ask("/api/projects/todo/start").await.expect(200).json();
+    let started = waiting
+        .post_empty("/api/projects/todo/start")
+        .await
+        .expect(200)
+        .json();
     assert_eq!(started["status"], "RUNNING");
     let changed = waiting
         .patch("/api/projects/todo/environment", &json!({"envVars": {"A": "1"}}))
@@ -37,7 +45,7 @@ async fn a_project_runs_stops_comes_back_and_leaves_nothing_behind() {
     let terminated = waiting.delete("/api/sandbox/todo").await.expect(200).json();
     assert_eq!(terminated["status"], "TERMINATED");
     assert_eq!(world.databases.roles().len(), 1, "the database is kept");
-    waiting.ask("/api/sandbox/todo").await.expect(200);
+    waiting.post_empty("/api/sandbox/todo").await.expect(200);
     waiting.delete("/api/projects/todo").await.expect(204);
 
     assert!(world.driver.resources().is_empty());
@@ -52,7 +60,7 @@ async fn a_project_runs_stops_comes_back_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_image_that_does_not_exist_is_said_at_once() {
+async fn a_missing_image_is_reported_at_once() {
     let world = World::working().await;
     let waiting = world.owner().await.with("prefer", "wait=60");
 

@@ -31,13 +31,13 @@ impl Scene {
         };
         tokio::time::timeout(Duration::from_secs(30), wait)
             .await
-            .expect("it is followed as it should be");
+            .expect("the number of watching connections is reached");
     }
 }
 
 #[tokio::test]
-async fn a_port_that_opens_and_closes_is_seen_and_told() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn opened_and_closed_ports_are_listed_and_reported() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
@@ -61,15 +61,15 @@ async fn a_port_that_opens_and_closes_is_seen_and_told() {
         .when(&project, "a closed port", |sandbox| sandbox.ports.is_empty())
         .await;
     for kind in [EventKind::PortOpened, EventKind::PortClosed] {
-        let told = scene.happened(&project, kind).await;
-        assert_eq!(told.len(), 1, "{kind:?}");
-        assert_eq!(told[0].data["port"], 3000);
+        let events = scene.events_of(&project, kind).await;
+        assert_eq!(events.len(), 1, "{kind:?}");
+        assert_eq!(events[0].data["port"], 3000);
     }
 }
 
 #[tokio::test]
-async fn a_start_command_that_ends_is_told_with_its_exit_code() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn the_exit_of_a_start_command_is_reported() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
@@ -82,14 +82,14 @@ async fn a_start_command_that_ends_is_told_with_its_exit_code() {
     });
 
     scene.kinds_until(&project, EventKind::StartCommandExited).await;
-    let told = &scene.happened(&project, EventKind::StartCommandExited).await[0];
-    assert_eq!(told.data["exitCode"], 3);
+    let events = &scene.events_of(&project, EventKind::StartCommandExited).await[0];
+    assert_eq!(events.data["exitCode"], 3);
     assert_eq!(scene.status(&project).await.status, Phase::Running);
 }
 
 #[tokio::test]
-async fn a_sandbox_that_flaps_is_written_about_now_and_then_only() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn status_writes_of_a_flapping_sandbox_are_batched() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
     scene.until_watched(&resource, 1).await;
@@ -109,24 +109,24 @@ async fn a_sandbox_that_flaps_is_written_about_now_and_then_only() {
     });
 
     scene
-        .when(&project, "the last word", |sandbox| {
+        .when(&project, "the last status", |sandbox| {
             sandbox.ports.first().is_some_and(|open| open.port == 4000)
         })
         .await;
-    let told = scene.happened(&project, EventKind::PortOpened).await.len();
-    assert!(told < 20, "{told} events about 600 changes");
+    let events = scene.events_of(&project, EventKind::PortOpened).await.len();
+    assert!(events < 20, "{events} events about 600 changes");
 }
 
 #[tokio::test]
-async fn two_processes_follow_each_sandbox_once_and_one_takes_over_from_the_other() {
-    let brief = || Options {
+async fn each_sandbox_is_watched_by_one_process_and_taken_over() {
+    let short_lifetime = || Options {
         lifetime: Duration::from_secs(1),
         ..options()
     };
     let scene = Scene::new().await;
     let replica = scene.world.replica().await;
-    let first = Workers::of(&scene.world, brief());
-    let _second = Workers::of(&replica, brief());
+    let first = Workers::of(&scene.world, short_lifetime());
+    let _second = Workers::of(&replica, short_lifetime());
     let names = ["one", "two", "three", "four", "five", "six"];
     let projects = join_all(names.map(|name| scene.running(name))).await;
     let resources = join_all(projects.iter().map(|project| scene.resource(project))).await;
@@ -145,7 +145,7 @@ async fn two_processes_follow_each_sandbox_once_and_one_takes_over_from_the_othe
         scene
             .when(project, "an open port", |sandbox| !sandbox.ports.is_empty())
             .await;
-        assert_eq!(scene.happened(project, EventKind::PortOpened).await.len(), 1);
+        assert_eq!(scene.events_of(project, EventKind::PortOpened).await.len(), 1);
     }
     assert_eq!(
         scene
@@ -158,8 +158,8 @@ async fn two_processes_follow_each_sandbox_once_and_one_takes_over_from_the_othe
 }
 
 #[tokio::test]
-async fn a_sandbox_that_is_stopped_is_followed_no_more_and_has_no_ports() {
-    let (scene, _workers) = Scene::at_work().await;
+async fn a_stopped_sandbox_is_not_watched_and_has_no_ports() {
+    let (scene, _workers) = Scene::with_workers().await;
     let project = scene
         .create(json!({"name": "todo", "startCommand": "echo-on 3000"}))
         .await;
@@ -167,12 +167,12 @@ async fn a_sandbox_that_is_stopped_is_followed_no_more_and_has_no_ports() {
         .when(&project, "an open port", |sandbox| !sandbox.ports.is_empty())
         .await;
 
-    scene.ask(&project, "stop").await;
+    scene.request_action(&project, "stop").await;
     let stopped = scene.until(&project, Phase::Stopped).await;
     assert!(stopped.ports.is_empty());
-    assert!(scene.happened(&project, EventKind::Repaired).await.is_empty());
+    assert!(scene.events_of(&project, EventKind::Repaired).await.is_empty());
 
-    scene.ask(&project, "start").await;
+    scene.request_action(&project, "start").await;
     scene.until(&project, Phase::Running).await;
     scene
         .when(&project, "an open port", |sandbox| !sandbox.ports.is_empty())
