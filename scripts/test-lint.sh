@@ -48,6 +48,10 @@ done
 # In two parts, since this file is checked as well.
 echo "The col""our." >>README.md
 finds spelling 'should be `color`' README.md
+echo '// The clients are not yet hea''rd of.' >>crates/server/src/core.rs
+finds spelling 'should be `notified`' crates/server/src/core.rs
+echo 'fn seal_an''ew() {}' >>crates/server/src/core.rs
+finds spelling 'should be `reencrypt`' crates/server/src/core.rs
 
 echo 'See [there](docs/guide/nowhere.md).' >>README.md
 finds paths 'the link leads to docs/guide/nowhere.md' README.md

@@ -61,7 +61,7 @@ impl Github {
         git(work.path(), &["clone", "--quiet", bare, "."]);
         std::fs::write(work.path().join(file), content).expect("a file");
         git(work.path(), &["add", "."]);
-        git(work.path(), &["commit", "--quiet", "-m", "Somebody else's"]);
+        git(work.path(), &["commit", "--quiet", "-m", "From another clone"]);
         git(work.path(), &["push", "--quiet", "origin", "HEAD:main"]);
     }
 

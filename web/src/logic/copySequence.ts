@@ -1,4 +1,4 @@
-// OSC 52: a program in a terminal copies text to the clipboard of whoever views it.
+// OSC 52: a program in a terminal copies text to the clipboard of its viewer.
 
 /** The text that the sequence's data copies; undefined for a query, which is never answered, and for anything else. */
 export function copiedText(data: string): string | undefined {

@@ -84,7 +84,7 @@ export class UnsavedTexts {
     this.known.delete(path);
   }
 
-  /** Removes it, whoever wrote it. */
+  /** Removes it, also if another tab wrote it. */
   discard(path: string) {
     this.storage.removeItem(this.prefix + path);
     this.known.delete(path);

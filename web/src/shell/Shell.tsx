@@ -41,7 +41,7 @@ export function Shell() {
   }, []);
 
   const signOut = async () => {
-    // Nothing of a user stays in the browser, which may be used by somebody else next.
+    // Nothing of a user stays in the browser, which may be used by another user next.
     const unsaved = countUnsaved(localStorage);
     const text = `${unsaved === 1 ? "A file has" : `${unsaved} files have`} unsaved changes in this browser, which signing out discards.`;
     if (unsaved > 0 && !(await ask({ title: "Discard unsaved changes?", text, action: "Sign out" }))) return;

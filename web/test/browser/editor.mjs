@@ -63,7 +63,7 @@ await run(async ({ newPage }) => {
   await editor("a.txt").getByText("one!").waitFor();
   check(dialogs.length === 0, `stored text needs no question: ${dialogs}`);
 
-  // So it is after its folder was renamed, and after the sandbox was stopped by somebody else.
+  // So it is after its folder was renamed, and after the sandbox was stopped by another user.
   await menu("folder", "Rename or move");
   await page.getByLabel("New path").fill("moved");
   await page.getByRole("button", { name: "Rename", exact: true }).click();
