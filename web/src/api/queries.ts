@@ -61,10 +61,16 @@ export const database = (id: string, reveal: boolean) =>
     gcTime: reveal ? 0 : undefined,
   });
 
+/**
+ * The sessions end with the sandbox, so the list is not kept after the terminals were closed: a start would connect to
+ * a session of the previous run, which creates an empty one of that name.
+ */
 export const terminals = (id: string) =>
   queryOptions({
     queryKey: ["project", id, "terminals"],
-    queryFn: () => data(api.GET("/api/projects/{project}/terminals", { params: { path: { project: id } } })),
+    gcTime: 0,
+    // With a signal a request is canceled too, which otherwise would keep the list until its last retry.
+    queryFn: ({ signal }) => data(api.GET("/api/projects/{project}/terminals", { params: { path: { project: id } }, signal })),
   });
 
 export const filesUrl = (id: string, path: string, more = "") =>

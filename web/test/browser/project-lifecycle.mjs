@@ -151,9 +151,12 @@ await run(async ({ newPage }) => {
   await view(page, "Activity");
   await page.getByRole("list", { name: "Events" }).getByRole("listitem").nth(4).waitFor();
 
-  // Stop with the button, start from the command palette.
+  // Stop with the button, start from the command palette. psql ended with the sandbox and does not come back, also when
+  // the page was not told so before the sandbox had stopped.
+  await page.route("**/terminals", (route) => route.abort());
   await page.getByRole("button", { name: "Stop", exact: true }).click();
   await status(page, "Stopped");
+  await page.unroute("**/terminals");
   await page.getByRole("heading", { name: "Sandbox stopped" }).waitFor();
   await page.keyboard.press("Control+k");
   await page.getByRole("textbox", { name: "Search projects and commands" }).fill("start");
