@@ -2,6 +2,7 @@
 //! in `web/test/browser`; each gets a separate world here, which is checked for leftovers.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex},
@@ -198,6 +199,62 @@ async fn a_person_creates_a_project_in_another_region_and_sees_its_stages() {
     run_story(&mut world, "regions", &[]).await;
     world.finish().await;
     assert_eq!(namespace.ours(), Vec::<String>::new());
+}
+
+/// The URLs in a program's output, which end at white space or a quotation mark.
+fn urls(output: &str) -> impl Iterator<Item = &str> {
+    output
+        .split(|end: char| end.is_whitespace() || end == '"')
+        .filter(|word| word.starts_with("http://") || word.starts_with("https://"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_url_that_a_command_prints_opens_a_page() {
+    let mut world = World::start(&[]);
+    let application = "echo '<h1>The application</h1>' > index.html; exec python3 -m http.server 3000";
+    let commands: &[&[&str]] = &[
+        &[
+            "project",
+            "create",
+            "todo",
+            "--template",
+            "host",
+            "--start-command",
+            application,
+        ],
+        &["project", "show", "todo"],
+        &["project", "list"],
+        &["stop", "todo"],
+        &["start", "todo"],
+        &["restart", "todo"],
+        &["open", "todo", "--print"],
+        &["port", "set", "todo", "3000", "--sharing", "private"],
+        &["port", "set", "todo", "3000", "--sharing", "link"],
+    ];
+    let mut printed: Vec<String> = world.printed().to_vec();
+    for arguments in commands {
+        let json = [arguments, &["--json"][..]].concat();
+        for arguments in [arguments, &json[..]] {
+            // A project is created once.
+            if arguments.contains(&"create") && arguments.contains(&"--json") {
+                continue;
+            }
+            let output = world.fsa(arguments);
+            let text =
+                [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            assert!(output.status.success(), "{arguments:?}: {text:?}");
+            printed.extend(text);
+        }
+    }
+    world.api().until_port("todo", 3000).await;
+    let found: BTreeSet<&str> = printed.iter().flat_map(|text| urls(text)).collect();
+    let (links, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|url| url.contains("/sign-in#"));
+    for kind in ["--3000.", "view=terminal", "fsa_share", "127.0.0.1"] {
+        assert!(others.iter().any(|url| url.contains(kind)), "{kind}: {others:?}");
+    }
+
+    run_story(&mut world, "printed-urls", &[links, others].concat()).await;
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fsa_model::sandboxd::ExecRequest;
-use fsa_tests::{Api, TestTerminal, World, preview_client::PreviewClient};
+use fsa_tests::{Api, TestTerminal, World, invitation::join, preview_client::PreviewClient};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -14,34 +14,6 @@ use tokio_tungstenite::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Invites a new member. Returns an API client with their token.
-async fn member(world: &World, login: &str) -> Api {
-    let invite: Value = world
-        .api()
-        .send(Method::POST, "/api/users/invites", &json!({}))
-        .await;
-    let url = invite["url"].as_str().expect("a link");
-    let token = url.split_once('#').expect("a token").1;
-    let http = reqwest::Client::new();
-    let body = json!({"token": token, "login": login});
-    let request = http.post(format!("{}/api/auth/link", world.url())).json(&body);
-    let joined = request.send().await.expect("an answer");
-    assert_eq!(joined.status(), StatusCode::OK);
-    let cookie = joined.headers()[header::SET_COOKIE].to_str().expect("text");
-    let cookie = cookie.split(';').next().expect("a cookie").to_owned();
-    let request = http.post(format!("{}/api/tokens", world.url()));
-    let request = request
-        .header(header::COOKIE, cookie)
-        .header(header::ORIGIN, format!("http://localhost:{}", world.port()));
-    let made = request
-        .json(&json!({"name": "test"}))
-        .send()
-        .await
-        .expect("an answer");
-    let made: Value = made.json().await.expect("a token");
-    Api::new(&world.url(), made["token"].as_str().expect("a token"))
-}
 
 /// Creates a token of the same user with other permissions.
 async fn token(api: &Api, request: Value) -> (String, Api) {
@@ -114,7 +86,7 @@ async fn connections_opened_by_a_share_or_a_token_end_with_it() {
     let served = "mkdir -p www && echo private > www/index.html && cd www && (setsid python3 -m http.server 3000 >/dev/null 2>&1 &)";
     owner.shell("common", served).await;
     owner.until_port("common", 3000).await;
-    let (grace, ada) = (member(&world, "grace").await, member(&world, "ada").await);
+    let (grace, ada) = (join(&world, "grace").await, join(&world, "ada").await);
     share(&owner, "grace", "editor").await;
     let visitor = |api: &Api| PreviewClient::with_token(&world, &api.token);
 

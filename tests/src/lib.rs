@@ -7,6 +7,7 @@ pub mod api_server_proxy;
 pub mod cluster;
 pub mod github;
 pub mod ingress;
+pub mod invitation;
 pub mod leftovers;
 pub mod model;
 pub mod preview_client;

@@ -252,6 +252,12 @@ impl World {
         Api::new(&self.url(), &self.token)
     }
 
+    /// Lines that the server printed until it was ready.
+    #[must_use]
+    pub fn printed(&self) -> &[String] {
+        &self.server.as_ref().expect("a server").printed
+    }
+
     /// Kills the server with SIGKILL.
     pub fn crash(&mut self) {
         self.server.take().expect("a server to kill").end(Signal::SIGKILL);
