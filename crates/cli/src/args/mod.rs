@@ -2,6 +2,8 @@
 
 mod account;
 mod agent;
+#[cfg(test)]
+mod documented;
 mod git;
 mod project;
 mod sandbox;

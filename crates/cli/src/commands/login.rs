@@ -1,5 +1,7 @@
 //! `fsa login`: exchanges a link, a token or a password for a token in the credentials file.
 
+use std::io::IsTerminal as _;
+
 use fsa_model::api::{ApiToken, CreateToken, User};
 use reqwest::{Method, Response, header};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,11 +23,17 @@ pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
     let token = if login.with_token {
         SecretString::from(input::prompt_line("API token: ")?)
     } else if let Some(link) = parsed.fragment() {
-        from_session(&origin, "/api/auth/link", &serde_json::json!({"token": link})).await?
+        from_link(&origin, link).await?
     } else if let Some(user) = &login.user {
         let password = SecretString::from(input::prompt_hidden("Password: ")?);
         let body = serde_json::json!({"login": user, "password": password.expose_secret()});
         from_session(&origin, "/api/auth/password", &body).await?
+    } else if std::io::stdin().is_terminal() {
+        let secret = SecretString::from(input::prompt_hidden("Sign-in link or API token: ")?);
+        match secret.expose_secret().split_once('#') {
+            Some((_, link)) => from_link(&origin, link).await?,
+            None => secret,
+        }
     } else {
         return Err(Failure::usage(
             "choose how to sign in: the link that the server printed (fsa login 'http://…/sign-in#…'), --with-token, or \
@@ -43,6 +51,10 @@ pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
         ));
     });
     Ok(0)
+}
+
+async fn from_link(origin: &str, link: &str) -> Result<SecretString, Failure> {
+    from_session(origin, "/api/auth/link", &serde_json::json!({"token": link})).await
 }
 
 /// Signs in, creates a token with the session, and ends the session.
