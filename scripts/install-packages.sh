@@ -10,8 +10,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 declare -A PACKAGES=(
-    # The runtime and its network; PostgreSQL's server for both clusters; what cargo's build scripts call.
-    [run]="runc nftables iproute2 uidmap passt postgresql zstd git ca-certificates curl gcc libc6-dev make rust"
+    # The runtime and its network; PostgreSQL's server for both clusters; storage on btrfs; what cargo's build scripts call.
+    [run]="runc nftables iproute2 uidmap passt postgresql btrfs-progs zstd git ca-certificates curl gcc libc6-dev make rust"
     # npm fetches Node and Claude Code for the image, and runs on any version of Node.
     [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
     # skopeo reads the image as others would; pip fetches the wheels of the tests' applications.

@@ -24,7 +24,24 @@ pub fn of_everything(data: &Path) -> Vec<String> {
     let mut left = of_sandboxes(data);
     left.extend(processes(data));
     left.extend(mounts(data));
+    left.extend(loop_devices(data));
     left
+}
+
+/// Loop devices that files of the data folder are attached to.
+#[must_use]
+pub fn loop_devices(data: &Path) -> Vec<String> {
+    std::fs::read_dir("/sys/block")
+        .map(|devices| {
+            devices
+                .filter_map(|device| {
+                    std::fs::read_to_string(device.ok()?.path().join("loop/backing_file")).ok()
+                })
+                .filter(|file| Path::new(file.trim()).starts_with(data))
+                .map(|file| format!("loop device: {}", file.trim()))
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 fn entries(folder: &Path) -> Vec<String> {

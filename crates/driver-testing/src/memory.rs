@@ -506,6 +506,7 @@ impl Driver for MemoryDriver {
             memory_limit_bytes: 256 * 1024 * 1024,
             pids: 2,
             disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
+            disk_limit_bytes: 0,
         })
     }
 

@@ -11,6 +11,7 @@ use std::{
     mem::MaybeUninit,
     net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
 };
 
 use chrono::{DateTime, Utc};
@@ -28,7 +29,7 @@ use crate::images::{DiffId, LayerBlob, UnpackedLayer};
 
 /// Both halves are the same program, so they agree unless the program was replaced between their
 /// starts; then the runner refuses the first request.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A longer message goes through a memfd instead of the packet (the kernel's default limit for
 /// a packet is 208 KiB, `net.core.wmem_default`).
@@ -126,6 +127,8 @@ pub enum Request {
     },
     /// Every layer that a sandbox is made of.
     UsedLayers,
+    /// Size and fill of the storage pool.
+    Storage,
     /// Leftovers on the machine: interfaces, control groups, mounts, tables, sandboxes' folders.
     /// For tests and `fsa doctor`.
     Leftovers,
@@ -155,9 +158,35 @@ pub enum Response {
     Layers {
         layers: Vec<DiffId>,
     },
+    Storage(StorageStatus),
     Leftovers {
         what: Vec<String>,
     },
+}
+
+/// How the storage pool keeps volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StorageBackend {
+    /// Plain folders.
+    Copy,
+    /// Subvolumes of btrfs.
+    Btrfs,
+}
+
+/// Size and fill of the storage pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageStatus {
+    pub backend: StorageBackend,
+    /// The folder, file or device that the volumes are on.
+    pub place: PathBuf,
+    /// False where no server and no sandbox uses the pool; then sizes are 0.
+    pub mounted: bool,
+    pub size_bytes: u64,
+    pub free_bytes: u64,
+    /// By how much the pool's sparse file may still grow beyond the space of its file system.
+    pub lacking_bytes: u64,
 }
 
 /// What the runner found out about the machine when it started.

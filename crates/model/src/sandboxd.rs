@@ -345,4 +345,7 @@ pub struct Usage {
     /// Disk usage of the home volume and of the root file system's changes.
     #[serde(default)]
     pub disk_bytes: u64,
+    /// Limit of `diskBytes` that the kernel enforces; 0 for none.
+    #[serde(default)]
+    pub disk_limit_bytes: u64,
 }

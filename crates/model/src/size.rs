@@ -32,6 +32,8 @@ pub struct Resources {
     pub memory_limit_mib: u32,
     /// Maximum number of processes and threads.
     pub pids_limit: u32,
+    /// Mebibytes that its project may have on disk, where the region can enforce it per project.
+    pub disk_limit_mib: u32,
 }
 
 impl Size {
@@ -39,11 +41,11 @@ impl Size {
 
     #[must_use]
     pub const fn resources(self) -> Resources {
-        let (cpu_limit_millis, memory_limit_mib, pids_limit) = match self {
-            Self::Micro => (200, 256, 512),
-            Self::Small => (2_000, 2_048, 2_048),
-            Self::Medium => (4_000, 4_096, 4_096),
-            Self::Large => (8_000, 8_192, 8_192),
+        let (cpu_limit_millis, memory_limit_mib, pids_limit, disk_limit_mib) = match self {
+            Self::Micro => (200, 256, 512, 2 * 1_024),
+            Self::Small => (2_000, 2_048, 2_048, 10 * 1_024),
+            Self::Medium => (4_000, 4_096, 4_096, 20 * 1_024),
+            Self::Large => (8_000, 8_192, 8_192, 40 * 1_024),
         };
         Resources {
             cpu_request_millis: 20,
@@ -51,6 +53,7 @@ impl Size {
             memory_request_mib: 25,
             memory_limit_mib,
             pids_limit,
+            disk_limit_mib,
         }
     }
 

@@ -147,6 +147,8 @@ impl SandboxSpec {
             memory_request_mib,
             memory_limit_mib,
             pids_limit,
+            // A quota changes without a restart.
+            disk_limit_mib: _,
         } = resources;
         let mut form = CanonicalForm(Sha256::new());
         form.field("version", "2");

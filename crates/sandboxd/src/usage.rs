@@ -43,6 +43,7 @@ fn cgroup2(membership: &str) -> Option<Usage> {
         memory_limit_bytes: limit(number(&folder.join("memory.max"))),
         pids: number(&folder.join("pids.current")),
         disk_bytes: 0,
+        disk_limit_bytes: 0,
     })
 }
 
@@ -71,6 +72,7 @@ fn cgroup1(membership: &str) -> Option<Usage> {
         memory_limit_bytes: limit(number(&memory.join("memory.limit_in_bytes"))),
         pids: read("pids", "pids.current"),
         disk_bytes: 0,
+        disk_limit_bytes: 0,
     })
 }
 

@@ -2,6 +2,7 @@
 //! With `--no-local` it checks the requirements of the server only.
 
 pub(super) mod remote;
+mod storage;
 
 use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -14,6 +15,8 @@ use fsa_local::{
 use fsa_model::system::{Check, CheckState};
 use fsa_server::encryption::KeyRing;
 use nix::{sys::statvfs::statvfs, unistd::Uid};
+
+pub(super) use storage::storage_check;
 
 use super::serve::{kubernetes, log};
 use crate::{
@@ -40,6 +43,7 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
         checks.push(check_path(&config));
         checks.extend(local_checks(&config, &runtime)?);
         checks.push(check_web_image(&config));
+        checks.extend(storage::check_storage(&config));
     }
     checks.push(runtime.block_on(check_address(&config)));
     checks.extend(runtime.block_on(remote::control_database(&config)));

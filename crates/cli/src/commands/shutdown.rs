@@ -1,10 +1,13 @@
 //! `fsa halt`: stops sandboxes, the database proxy and PostgreSQL, which keep running after the server. The next
 //! `fsa serve` starts the sandboxes whose desired state is running again.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::{
+    io::{BufRead as _, IsTerminal as _, Write as _},
+    sync::Arc,
+};
 
 use fsa_driver::Driver as _;
-use fsa_local::{LocalDriver, database_proxy};
+use fsa_local::{LocalDriver, database_proxy, driver::Client};
 use nix::unistd::Uid;
 
 use super::serve::{data_dir_lock::DataDirLock, local, log};
@@ -42,7 +45,10 @@ pub fn run(shutdown: Shutdown) -> Outcome {
     runtime.block_on(async {
         let failed = |error: fsa_driver::DriverError| Failure::failed(error.to_string());
         let (settings, link) = start.into_parts();
-        let driver = LocalDriver::open(settings, link, None).await.map_err(failed)?;
+        let runner = Client::greet(link).await.map_err(failed)?;
+        let driver = LocalDriver::with(settings, Arc::clone(&runner), None)
+            .await
+            .map_err(failed)?;
         let sandboxes = driver.inventory().await.map_err(failed)?;
         let stops = sandboxes.iter().map(|sandbox| driver.stop(sandbox));
         for stopped in futures_util::future::join_all(stops).await {
@@ -56,6 +62,7 @@ pub fn run(shutdown: Shutdown) -> Outcome {
         control
             .and(projects)
             .map_err(|error| Failure::failed(error.to_string()))?;
+        runner.end().await.map_err(failed)?;
         output::notice(&format!(
             "Stopped {} sandboxes, the database proxy and both PostgreSQL clusters.",
             sandboxes.len()

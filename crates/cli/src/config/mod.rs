@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fsa_local::runner::Storage;
 use fsa_model::{address::Network, limits::Limits};
 use secrecy::SecretString;
 use url::Url;
@@ -41,6 +42,9 @@ pub struct ServeConfig {
     pub runtime: PathBuf,
     pub sandboxd: PathBuf,
     pub web_image: Option<String>,
+    /// Where volumes are; `None` for what the data folder has.
+    pub storage: Option<Storage>,
+    pub storage_size_mib: Option<u64>,
     pub postgres_bin: Option<PathBuf>,
     pub user: String,
     pub allow_networks: Vec<String>,
@@ -104,6 +108,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
     let regions = regions(&settings, &secret_dir, local)?;
     let allow_networks = list(&settings.allow_networks);
     let agents = agents::agents(&settings, &allow_networks)?;
+    let storage = storage(&settings)?;
     Ok(ServeConfig {
         github: github::github(&settings, &agents.allowed_networks)?,
         listen: settings
@@ -139,10 +144,25 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         apps_domain: settings.apps_domain.unwrap_or_else(|| "localhost".into()),
         database_dsn: settings.database_dsn,
         web_image: settings.web_image.filter(|text| !text.is_empty()),
+        storage,
+        storage_size_mib: settings.storage_size_mib,
         postgres_bin: settings.postgres_bin,
         user: settings.user.unwrap_or_else(|| "fsa".into()),
         default_region: settings.default_region,
     })
+}
+
+/// Where volumes are, if that is set.
+fn storage(settings: &Settings) -> Result<Option<Storage>, Failure> {
+    match settings.storage.as_deref() {
+        None | Some("") => Ok(None),
+        Some("copy") => Ok(Some(Storage::Copy)),
+        Some("btrfs") => Ok(Some(Storage::Btrfs)),
+        Some(path) if Path::new(path).is_absolute() => Ok(Some(Storage::Device(path.into()))),
+        Some(other) => Err(Failure::usage(format!(
+            "storage is copy, btrfs or the absolute path of a block device, and not {other}"
+        ))),
+    }
 }
 
 /// The Kubernetes regions by name, each with its kubeconfig.

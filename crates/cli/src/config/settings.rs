@@ -91,6 +91,12 @@ settings! {
         /// OCI archive of the template `web`, or an image reference [default: none]
         #[arg(long, env = "FSA_WEB_IMAGE")]
         pub web_image: String,
+        /// Where projects' files are: copy (plain folders), btrfs (subvolumes with enforced quotas; as root), or the path of a block device for btrfs [default: as at the first start, else copy]
+        #[arg(long, env = "FSA_STORAGE")]
+        pub storage: String,
+        /// Size of the file that holds btrfs in the data folder, in MiB; a larger value enlarges it [default: half of the free space at the first start]
+        #[arg(long, env = "FSA_STORAGE_SIZE_MIB")]
+        pub storage_size_mib: u64,
         /// Folder of PostgreSQL's programs [default: the newest under /usr/lib/postgresql]
         #[arg(long, env = "FSA_POSTGRES_BIN", value_hint = ValueHint::DirPath)]
         pub postgres_bin: PathBuf,

@@ -19,16 +19,18 @@ use parking_lot::Mutex;
 use tokio::{
     io::Interest,
     net::UnixStream,
-    sync::{broadcast, oneshot},
+    sync::{broadcast, oneshot, watch},
 };
 
 use crate::{
-    protocol::{self, Call, Hello, Message, Push, Request, Response},
+    protocol::{self, Call, Hello, Message, Push, Request, Response, StorageStatus},
     runner::{self, RunnerConfig},
 };
 
 /// Maximum number of unread notifications. A slower subscriber gets an error.
 const NOTIFICATIONS_MAX: usize = 1024;
+/// Unmounting writes what is in memory to the disk.
+const END: Duration = Duration::from_secs(120);
 
 /// A started runner that has no client yet.
 pub struct RunnerLink {
@@ -55,6 +57,7 @@ type Waiting = HashMap<u64, oneshot::Sender<Result<(Response, Vec<OwnedFd>), Fai
 pub struct Client {
     shared: Arc<Shared>,
     reader: tokio::task::AbortHandle,
+    ended: watch::Receiver<bool>,
 }
 
 impl Drop for Client {
@@ -94,6 +97,7 @@ impl Client {
             pushes: broadcast::channel(NOTIFICATIONS_MAX).0,
         });
         let reader = tokio::spawn(read(Arc::clone(&shared))).abort_handle();
+        let (end, ended) = watch::channel(false);
         thread::Builder::new()
             .name("runner-end".into())
             .stack_size(64 * 1024)
@@ -101,8 +105,13 @@ impl Client {
                 if let Ok(status) = child.wait() {
                     tracing::info!(%status, "the runner ended");
                 }
+                let _ = end.send(true);
             })?;
-        Ok(Self { shared, reader })
+        Ok(Self {
+            shared,
+            reader,
+            ended,
+        })
     }
 
     /// Connects to a runner, and waits until it has started.
@@ -118,6 +127,28 @@ impl Client {
         })?;
         client.hello().await?;
         Ok(Arc::new(client))
+    }
+
+    /// Ends the runner, and waits until it has unmounted the storage pool.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn end(&self) -> Result<(), DriverError> {
+        let stuck = || {
+            DriverError::new(
+                FailureKind::Machine,
+                "the runner does not end; its disk may be slow",
+            )
+        };
+        self.reader.abort();
+        rustix::net::shutdown(&self.shared.socket, rustix::net::Shutdown::Write)
+            .map_err(|error| stuck().because(io::Error::from(error)))?;
+        let mut ended = self.ended.clone();
+        let waited = tokio::time::timeout(END, ended.wait_for(|ended| *ended)).await;
+        waited
+            .map_err(|_| stuck())?
+            .map_err(|error| stuck().because(error))?;
+        Ok(())
     }
 
     /// Subscribes to the runner's notifications, from now on.
@@ -142,6 +173,17 @@ impl Client {
             .await?
         {
             (Response::Hello(hello), _) => Ok(*hello),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Size and fill of the storage pool.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn storage(&self) -> Result<StorageStatus, DriverError> {
+        match self.call(Request::Storage, &[], Duration::from_secs(30)).await? {
+            (Response::Storage(status), _) => Ok(status),
             (other, _) => Err(unexpected(&other)),
         }
     }

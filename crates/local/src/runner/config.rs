@@ -14,6 +14,18 @@ const UID_BASE: u32 = 0x1000_0000;
 /// Search path of programs. The runner does not trust its environment for it.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where volumes are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Storage {
+    /// Plain folders in the data folder.
+    Copy,
+    /// Subvolumes: of the data folder's file system where that is btrfs, else of a file in it.
+    Btrfs,
+    /// Subvolumes on a block device.
+    Device(PathBuf),
+}
+
 /// The runner's settings; there is no secret among them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,6 +43,10 @@ pub struct RunnerConfig {
     /// The first address for sandboxes; each gets one.
     pub address_base: Ipv4Addr,
     pub uid_base: u32,
+    /// `None`: as recorded at the first start, else [`Storage::Copy`].
+    pub storage: Option<Storage>,
+    /// Of the pool's file; `None` for half of the space that is free at its creation.
+    pub storage_size_mib: Option<u64>,
     /// The user of `fsa serve` after it has dropped its privileges.
     pub serve_uid: u32,
     pub serve_gid: u32,
@@ -50,6 +66,8 @@ impl RunnerConfig {
             // those that people use at home and in offices.
             address_base: Ipv4Addr::new(100, 64, 0, 0),
             uid_base: UID_BASE,
+            storage: None,
+            storage_size_mib: None,
             serve_uid: rustix::process::getuid().as_raw(),
             serve_gid: rustix::process::getgid().as_raw(),
         }

@@ -18,51 +18,29 @@ const DEPTH: u32 = 24;
 /// A folder of trees to be deleted, on the file system that they come from (`runner/trash`).
 pub struct DeferredDelete {
     folder: PathBuf,
-    next: AtomicU64,
 }
+
+/// Number of the next discarded tree of this process.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl DeferredDelete {
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
-        Self {
-            folder,
-            next: AtomicU64::new(0),
-        }
+        Self { folder }
     }
 
-    fn name(&self) -> String {
-        format!(
-            "{}-{}",
-            std::process::id(),
-            self.next.fetch_add(1, Ordering::Relaxed)
-        )
-    }
-
-    /// Moves `path` aside at once, and returns the argument of [`Self::delete`]. `None` where
+    /// Moves `path` aside at once, and returns the argument of [`delete`]. `None` where
     /// `path` does not exist.
     ///
     /// # Errors
     /// The file system's.
     pub fn discard(&self, path: &Path) -> io::Result<Option<PathBuf>> {
-        let to = self.folder.join(self.name());
+        let to = self.folder.join(next_name());
         match fs::rename(path, &to) {
             Ok(()) => Ok(Some(to)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Deletes a discarded tree; takes as long as that takes.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn delete(&self, discarded: &Path) -> io::Result<()> {
-        let top = open(CWD, &self.folder)?;
-        let mut waiting: Vec<PathBuf> = vec![discarded.file_name().unwrap_or_default().into()];
-        while let Some(name) = waiting.pop() {
-            self.remove(&top, &top, &name, 0, &mut waiting)?;
-        }
-        Ok(())
     }
 
     /// Deletes everything in the folder. For the start of the runner, before any request.
@@ -71,49 +49,65 @@ impl DeferredDelete {
     /// The file system's.
     pub fn empty(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)?.flatten() {
-            self.delete(&entry.path())?;
+            delete(&entry.path())?;
         }
         Ok(())
     }
+}
 
-    fn remove(
-        &self,
-        top: &OwnedFd,
-        parent: &OwnedFd,
-        name: &Path,
-        depth: u32,
-        waiting: &mut Vec<PathBuf>,
-    ) -> io::Result<()> {
-        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
-            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
-        }
-        if depth == DEPTH {
-            let to = PathBuf::from(self.name());
-            rustix::fs::renameat(parent, name, top, &to)?;
-            waiting.push(to);
-            return Ok(());
-        }
-        {
-            let folder = open(parent, name)?;
-            for entry in Dir::read_from(&folder)? {
-                let entry = entry?;
-                let inside = entry.file_name().to_bytes();
-                if inside == b"." || inside == b".." {
-                    continue;
-                }
-                if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
-                    let inside: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(inside);
-                    self.remove(top, &folder, Path::new(inside), depth + 1, waiting)?;
-                } else {
-                    rustix::fs::unlinkat(&folder, entry.file_name(), AtFlags::empty())?;
-                }
+/// Deletes a discarded tree; takes as long as that takes.
+///
+/// # Errors
+/// The file system's.
+pub fn delete(discarded: &Path) -> io::Result<()> {
+    let top = open(CWD, discarded.parent().unwrap_or(Path::new("/")))?;
+    let mut waiting: Vec<PathBuf> = vec![discarded.file_name().unwrap_or_default().into()];
+    while let Some(name) = waiting.pop() {
+        remove(&top, &top, &name, 0, &mut waiting)?;
+    }
+    Ok(())
+}
+
+fn remove(
+    top: &OwnedFd,
+    parent: &OwnedFd,
+    name: &Path,
+    depth: u32,
+    waiting: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if depth == DEPTH {
+        let to = PathBuf::from(next_name());
+        rustix::fs::renameat(parent, name, top, &to)?;
+        waiting.push(to);
+        return Ok(());
+    }
+    {
+        let folder = open(parent, name)?;
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let inside = entry.file_name().to_bytes();
+            if inside == b"." || inside == b".." {
+                continue;
+            }
+            if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+                let inside: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(inside);
+                remove(top, &folder, Path::new(inside), depth + 1, waiting)?;
+            } else {
+                rustix::fs::unlinkat(&folder, entry.file_name(), AtFlags::empty())?;
             }
         }
-        rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
-        Ok(())
     }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+    Ok(())
+}
+
+fn next_name() -> String {
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn open(at: impl AsFd, name: &Path) -> io::Result<OwnedFd> {
@@ -170,7 +164,7 @@ mod tests {
             .discard(&folder.path().join("deep"))
             .unwrap()
             .unwrap();
-        deferred_delete.delete(&discarded).unwrap();
+        delete(&discarded).unwrap();
 
         assert_eq!(fs::read_dir(folder.path().join("trash")).unwrap().count(), 0);
         assert!(!folder.path().join("deep").exists());
@@ -188,7 +182,7 @@ mod tests {
             .discard(&folder.path().join("gone"))
             .unwrap()
             .unwrap();
-        deferred_delete.delete(&discarded).unwrap();
+        delete(&discarded).unwrap();
 
         assert!(folder.path().join("kept/file").exists());
     }

@@ -184,7 +184,7 @@ pub fn leftovers(privilege_mode: PrivilegeMode, layout: &Layout, cgroups: &Cgrou
         [layout.folder(), scratch]
             .into_iter()
             .flat_map(|folder| mounts::below(&table, folder))
-            .filter(|point| Path::new(point) != scratch && Path::new(point) != sandboxd)
+            .filter(|point| ![scratch, &sandboxd, &layout.pool()].contains(&Path::new(point)))
             .map(|point| format!("mount {point}")),
     );
     for (what, folder) in [

@@ -57,7 +57,7 @@ impl Layout {
         for folder in [
             layout.runner.clone(),
             layout.sandboxes(),
-            layout.runner.join("volumes"),
+            layout.volumes(),
             layout.runner.join("layers"),
             layout.base_rootfs(),
             layout.runtime_root(),
@@ -73,7 +73,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The sources of all sandboxes' mounts; one file system.
+    /// The sources of all sandboxes' mounts but those of a pool on btrfs; one file system.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.runner
@@ -101,7 +101,19 @@ impl Layout {
 
     #[must_use]
     pub fn volume(&self, project: ProjectId) -> PathBuf {
-        self.runner.join("volumes").join(project.to_string())
+        self.volumes().join(project.to_string())
+    }
+
+    /// The volumes of backend `copy`.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.runner.join("volumes")
+    }
+
+    /// The volumes of backend `btrfs`; a mount point, in the runner's mount namespace only.
+    #[must_use]
+    pub fn pool(&self) -> PathBuf {
+        self.runner.join("pool")
     }
 
     #[must_use]

@@ -28,13 +28,14 @@ pub mod sandboxes;
 pub mod serve;
 pub mod start;
 pub mod state;
+pub mod storage;
 pub mod supervisor;
 pub mod unpack;
 pub mod userns;
 
 use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
-pub use config::RunnerConfig;
+pub use config::{RunnerConfig, Storage};
 use fsa_model::Failure;
 use parking_lot::Mutex;
 use privilege_mode::PrivilegeMode;
@@ -57,6 +58,7 @@ pub struct Runner {
     pub sandboxes: sandboxes::Sandboxes,
     pub layers: unpack::Layers,
     pub deferred_delete: deferred_delete::DeferredDelete,
+    pub storage: storage::StoragePool,
     pub process_watch: process_watch::ProcessWatch,
     pub hello: Hello,
     /// The highest number of open files that a sandbox may be given.
@@ -104,6 +106,7 @@ impl Runner {
         if let Err(error) = deferred_delete.empty() {
             tracing::warn!(%error, "deferred deletions of an earlier runner failed");
         }
+        let storage = storage::StoragePool::open(&config, &layout, privilege_mode)?;
         let cgroups = privilege_mode.cgroups(&layout);
         let runtime = oci::Runtime::new(config.runtime.clone(), layout.runtime_root(), !cgroups.any());
         let used: BTreeSet<String> = fs::read_dir(layout.sandboxes())
@@ -133,6 +136,7 @@ impl Runner {
             sandboxes: sandboxes::Sandboxes::default(),
             layers,
             deferred_delete,
+            storage,
             process_watch: process_watch::ProcessWatch::new()
                 .map_err(|e| failed("the runner cannot watch processes", e))?,
             hello,
@@ -188,8 +192,10 @@ impl Runner {
         host_probe::leftovers(self.privilege_mode, &self.layout, &self.cgroups)
     }
 
-    /// Removes firewall and control group when the runner ends and no sandbox runs.
+    /// Unmounts the storage pool when the runner ends. Removes firewall and control group where no
+    /// sandbox runs.
     pub fn clean_up(&self) {
+        self.storage.close();
         if self.privilege_mode == PrivilegeMode::Root && self.sandboxes.running() == 0 {
             firewall::unload(&self.layout.table());
             self.cgroups.remove_parent();

@@ -12,7 +12,7 @@ use fsa_model::{Failure, FailureKind, ResourceName, SandboxRef, sandboxd::Usage}
 use parking_lot::Mutex;
 
 use super::{
-    Runner, deferred_delete, netns,
+    Runner, netns,
     network::SandboxNetwork,
     state::{BOOT, Process, State},
 };
@@ -23,8 +23,6 @@ use crate::{
 
 /// Where a program in a sandbox finds its database.
 const DATABASE_PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
-/// Entries that are counted for the disk usage of a sandbox.
-const DISK_ENTRIES: u32 = 200_000;
 
 /// One sandbox.
 #[derive(Default)]
@@ -123,7 +121,7 @@ impl Runner {
         let state = State::read(&self.layout.state(&sandbox.resource));
         let mut observed = ObservedSandbox {
             exists: state.is_some(),
-            volume: self.layout.volume(sandbox.project).is_dir(),
+            volume: self.storage.exists(sandbox.project),
             ..ObservedSandbox::default()
         };
         if let Some(entry) = self.sandboxes.get(&sandbox.resource) {
@@ -285,14 +283,14 @@ impl Runner {
     #[must_use]
     pub fn usage(&self, sandbox: &SandboxRef) -> Usage {
         let found = self.cgroups.usage(sandbox.resource.as_str());
-        let disk = |path| deferred_delete::disk_bytes(path, DISK_ENTRIES);
+        let disk = self.storage.usage(sandbox);
         Usage {
             cpu_microseconds: found.cpu_microseconds,
             memory_bytes: found.memory_bytes,
             memory_limit_bytes: found.memory_limit_bytes,
             pids: found.pids,
-            disk_bytes: disk(&self.layout.sandbox(&sandbox.resource))
-                + disk(&self.layout.volume(sandbox.project)),
+            disk_bytes: disk.bytes,
+            disk_limit_bytes: disk.limit_bytes.unwrap_or(0),
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 use fsa_model::{Failure, FailureKind};
 use parking_lot::{Condvar, Mutex};
 
-use super::{Runner, STACK};
+use super::{Runner, STACK, deferred_delete, storage};
 use crate::protocol::{self, Call, Message, Packet, Request, Response, VERSION};
 
 /// Concurrent requests; more wait in the socket.
@@ -162,21 +162,21 @@ fn perform(
             plain(Response::Done)
         }
         Request::Destroy { sandbox } => {
-            let discarded = sandboxes.exclusively(&sandbox.resource, |entry| {
-                runner.destroy(entry, &sandbox.resource)
-            })?;
+            let discarded =
+                sandboxes.exclusively(&sandbox.resource, |entry| runner.destroy(entry, &sandbox))?;
             sandboxes.forget(&sandbox.resource);
-            if let Some(discarded) = discarded
-                && let Err(error) = runner.deferred_delete.delete(&discarded)
-            {
-                return Err(protocol::machine(format!(
-                    "the sandbox's files could not all be removed ({error})"
-                )));
+            for discarded in discarded {
+                deferred_delete::delete(&discarded).map_err(|error| {
+                    protocol::machine(format!("the sandbox's files could not all be removed ({error})"))
+                })?;
             }
             plain(Response::Done)
         }
         Request::RemoveVolume { project } => {
-            runner.discard(&runner.layout.volume(project))?;
+            runner
+                .storage
+                .delete(project)
+                .map_err(|error| protocol::machine(format!("the volume could not be removed ({error})")))?;
             plain(Response::Done)
         }
         Request::Observe { sandbox } => plain(Response::Observed(Box::new(runner.observe(&sandbox)))),
@@ -231,6 +231,11 @@ fn perform(
         Request::UsedLayers => plain(Response::Layers {
             layers: runner.used_layers()?.into_iter().collect(),
         }),
+        Request::Storage => plain(Response::Storage(
+            storage::status::of_folder(runner.layout.folder()).map_err(|error| {
+                protocol::machine(format!("the storage pool cannot be inspected ({error})"))
+            })?,
+        )),
         Request::Leftovers => plain(Response::Leftovers {
             what: runner.leftovers(),
         }),

@@ -5,19 +5,20 @@ use std::{
     fs, io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+        unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     },
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fsa_model::{Failure, FailureKind, ResourceName, sandboxd::USER_ID};
+use fsa_model::{Failure, FailureKind, ResourceName, SandboxRef};
 use rustix::mount::UnmountFlags;
 
 use super::{
     Runner,
     bundle::{self, Bundle, Limits},
+    deferred_delete,
     layout::Layout,
     link_layer::{self, Place},
     mounts,
@@ -26,6 +27,7 @@ use super::{
     pidfd,
     sandboxes::{Entry, Running},
     state::{BOOT, Process, Run, State},
+    storage,
     userns::IdRange,
 };
 use crate::protocol::{ExitCause, Root, StartSandbox, machine};
@@ -53,6 +55,7 @@ impl Runner {
                 "the sandbox was to be started, and runs already",
             ));
         }
+        storage::check_room(&self.layout)?;
         let new = !self.layout.sandbox(name).exists();
         let begun = Instant::now();
         let result = self.try_start(entry, start, listener, boot);
@@ -63,7 +66,8 @@ impl Runner {
                 tracing::warn!(sandbox = %name, %failure, "a sandbox could not be started");
                 self.record_exit(entry, name, ExitCause::Stopped);
                 if new {
-                    self.discard(&self.layout.sandbox(name))?;
+                    self.delete_files(&start.sandbox)
+                        .map_err(|e| removal_failed(&e))?;
                 }
             }
         }
@@ -115,7 +119,10 @@ impl Runner {
             .privilege_mode
             .user_namespace(self.ids(network.slot), name.as_str())
             .map_err(|e| creation_failed("the sandbox's user namespace", &e))?;
-        self.root_file_system(start, &network, &user_namespace, base_rootfs)?;
+        let made = self.root_file_system(start, &network, &user_namespace, base_rootfs);
+        self.limit_disk(start, false)
+            .map_err(|e| creation_failed("the limit of the sandbox's disk", &e))?;
+        made?;
         self.write_bundle(start, &network, &user_namespace, &bundle)
             .map_err(|e| creation_failed("the sandbox's bundle", &e))?;
 
@@ -147,23 +154,25 @@ impl Runner {
     }
 
     fn make_folders(&self, start: &StartSandbox) -> io::Result<()> {
-        let sandbox = self.layout.sandbox(&start.sandbox.resource);
-        for folder in ["upper", "work", "bundle"] {
-            fs::create_dir_all(sandbox.join(folder))?;
+        fs::create_dir_all(self.layout.bundle(&start.sandbox.resource))?;
+        self.storage.create(start.sandbox.project)?;
+        self.limit_disk(start, true)?;
+        let root = self.storage.files(&start.sandbox).root;
+        for folder in ["upper", "work"] {
+            fs::create_dir_all(root.join(folder))?;
         }
         // The root folder's own mode is the upper one's.
-        fs::set_permissions(sandbox.join("upper"), fs::Permissions::from_mode(0o755))?;
-        let volume = self.layout.volume(start.sandbox.project);
-        if !volume.is_dir() {
-            fs::create_dir_all(&volume)?;
-            fs::set_permissions(&volume, fs::Permissions::from_mode(0o755))?;
-            chown(&volume, Some(USER_ID), Some(USER_ID))?;
-        }
-        Ok(())
+        fs::set_permissions(root.join("upper"), fs::Permissions::from_mode(0o755))
+    }
+
+    fn limit_disk(&self, start: &StartSandbox, starting: bool) -> io::Result<()> {
+        let bytes = u64::from(start.resources.disk_limit_mib) << 20;
+        self.storage.set_limit(start.sandbox.project, bytes, starting)
     }
 
     /// Mounts the container's file systems below `<scratch>/<resource>/`: `all`, the runner's
-    /// folder with the sandbox's ids; `root`, the overlay; `machine/…` for template `host`.
+    /// folder with the sandbox's ids; `volume`, the project's volume where that is on another file
+    /// system; `root`, the overlay; `machine/…` for template `host`.
     fn root_file_system(
         &self,
         start: &StartSandbox,
@@ -192,6 +201,11 @@ impl Runner {
             .map_err(|e| creation_failed("the sandbox's user namespace", &e))?;
         let all = mounts::copy(self.layout.folder(), &view, false).map_err(mapped)?;
         mounts::attach(&all, &here.join("all")).map_err(failed)?;
+        let files = self.storage.files(&start.sandbox);
+        if let Some(volume) = &files.volume {
+            let volume = mounts::copy(volume, &view, false).map_err(mapped)?;
+            mounts::attach(&volume, &here.join("volume")).map_err(failed)?;
+        }
 
         // Links with short names: mount(2) reads one page of options.
         let mut lower = vec![PathBuf::from("skeletons").join(base_rootfs)];
@@ -225,12 +239,11 @@ impl Runner {
             symlink(Path::new("all").join(below), here.join(number.to_string())).map_err(failed)?;
         }
         names.reverse();
-        let sandbox = format!("all/sandboxes/{name}");
         mounts::overlay(
             &here,
             &names,
-            &format!("{sandbox}/upper"),
-            &format!("{sandbox}/work"),
+            &format!("{}/upper", files.mounted_root),
+            &format!("{}/work", files.mounted_root),
             "root",
             self.ids(network.slot).first,
             self.privilege_mode.overlay_options(),
@@ -287,7 +300,7 @@ impl Runner {
             network_namespace: Path::new(&network_namespace),
             open_files: self.open_files,
             ids: &self.privilege_mode.parts(self.ids(network.slot)),
-            home: &here.join("all/volumes").join(start.sandbox.project.to_string()),
+            home: &here.join(self.storage.files(&start.sandbox).mounted_home),
             sandboxd: &self.sandboxd,
             read_only: &read_only,
             cgroup: cgroup.as_deref(),
@@ -365,35 +378,37 @@ impl Runner {
         Ok(())
     }
 
-    /// Removes everything of a sandbox but its project's volume. Its files are only moved aside;
-    /// returns the argument of [`DeferredDelete::delete`](super::deferred_delete::DeferredDelete::delete).
+    /// Removes everything of a sandbox but its project's home folder. Its files are only moved aside;
+    /// returns the arguments of [`deferred_delete::delete`].
     ///
     /// # Errors
     /// As [`Self::stop`], and the file system's.
-    pub fn destroy(&self, entry: &Entry, name: &ResourceName) -> Result<Option<PathBuf>, Failure> {
+    pub fn destroy(&self, entry: &Entry, sandbox: &SandboxRef) -> Result<Vec<PathBuf>, Failure> {
+        let name = &sandbox.resource;
         self.stop(entry, name, Duration::ZERO)?;
         self.cgroups.remove(name.as_str());
-        self.deferred_delete
-            .discard(&self.layout.sandbox(name))
-            .map_err(|e| removal_failed(&e))
+        let discarded = [
+            self.storage.discard_root(sandbox),
+            self.deferred_delete.discard(&self.layout.sandbox(name)),
+        ];
+        let mut moved = Vec::new();
+        for discarded in discarded {
+            moved.extend(discarded.map_err(|e| removal_failed(&e))?);
+        }
+        Ok(moved)
     }
 
-    /// Deletes a folder of the runner.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn discard(&self, path: &Path) -> Result<(), Failure> {
-        match self
-            .deferred_delete
-            .discard(path)
-            .map_err(|e| removal_failed(&e))?
-        {
-            Some(discarded) => self
-                .deferred_delete
-                .delete(&discarded)
-                .map_err(|e| removal_failed(&e)),
-            None => Ok(()),
-        }
+    /// Deletes the files of a sandbox that could not be started for the first time.
+    fn delete_files(&self, sandbox: &SandboxRef) -> io::Result<()> {
+        let moved = [
+            self.storage.discard_root(sandbox)?,
+            self.deferred_delete
+                .discard(&self.layout.sandbox(&sandbox.resource))?,
+        ];
+        moved
+            .iter()
+            .flatten()
+            .try_for_each(|moved| deferred_delete::delete(moved))
     }
 }
 
@@ -410,10 +425,11 @@ fn unmount(here: &Path) {
             detach(&entry.path());
         }
     }
+    detach(&here.join("volume"));
     detach(&here.join("all"));
     // Links and empty folders in memory. Not remove_dir_all: it would delete the content of
     // anything that is still mounted.
-    for name in ["root", "all"] {
+    for name in ["root", "volume", "all"] {
         let _ = fs::remove_dir(here.join(name));
     }
     if let Ok(entries) = fs::read_dir(here.join("machine")) {

@@ -94,6 +94,7 @@ impl RunningSandbox {
         let inside = self.sandboxd().usage().await?;
         Ok(Usage {
             disk_bytes: outside.disk_bytes,
+            disk_limit_bytes: outside.disk_limit_bytes,
             ..inside
         })
     }

@@ -92,7 +92,10 @@ function Row({ item, samples }: { item: SandboxUsage; samples: Sample[] }) {
         <Chart values={memory} top={2 * Math.max(1, ...memory)} label={current ? formatBytes(current.memoryBytes) : "No data"} limit={current?.memoryLimitBytes ? formatBytes(current.memoryLimitBytes) : undefined} />
       </Table.Td>
       <Table.Td ta="right">{current?.pids}</Table.Td>
-      <Table.Td ta="right">{current?.diskBytes == null ? "" : formatBytes(current.diskBytes)}</Table.Td>
+      <Table.Td ta="right">
+        {current?.diskBytes == null ? "" : formatBytes(current.diskBytes)}
+        {current?.diskLimitBytes ? ` of ${formatBytes(current.diskLimitBytes)}` : ""}
+      </Table.Td>
     </Table.Tr>
   );
 }

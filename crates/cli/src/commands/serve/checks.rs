@@ -36,6 +36,10 @@ pub fn of(
                     Ok(hello) => found.extend(doctor::runner_checks(&hello)),
                     Err(error) => found.push(runner_failed(&error)),
                 }
+                match runner.storage().await {
+                    Ok(status) => found.push(doctor::storage_check(&status)),
+                    Err(error) => found.push(Check::new("storage", CheckState::Bad, error.to_string())),
+                }
                 found.push(doctor::check_postgresql(&config).await);
                 found.push(image(&config));
             }

@@ -84,6 +84,8 @@ fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig,
         .runner
         .allowed_networks
         .clone_from(&config.allow_networks);
+    settings.runner.storage.clone_from(&config.storage);
+    settings.runner.storage_size_mib = config.storage_size_mib;
     (settings.runner.serve_uid, settings.runner.serve_gid) = (uid, gid);
     settings
         .images

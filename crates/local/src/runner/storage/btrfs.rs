@@ -1,0 +1,347 @@
+//! Backend `btrfs`: a volume is a subvolume with a quota that the kernel enforces. Needs root.
+//!
+//! A volume holds `home`, `root/<resource>` (upper and work folder of each sandbox's overlay, which
+//! must be on one subvolume) and `trash`, from which trees are deleted in the background: a rename
+//! never leaves its subvolume.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use fsa_model::{ProjectId, SandboxRef};
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags},
+    process::geteuid,
+};
+use uuid::Uuid;
+
+use super::{
+    POOL_FILE, SandboxFiles, VolumeUsage, ioctl, loop_device, make_home,
+    record::{Record, Source},
+    status,
+};
+use crate::runner::{config::PATH, deferred_delete::DeferredDelete, layout::Layout};
+
+/// `BTRFS_SUPER_MAGIC` (statfs(2)).
+const MAGIC: i64 = 0x9123_683E;
+/// Smallest file of a pool: mkfs.btrfs refuses less than 109 MiB, and nothing would fit.
+const FILE_MIN: u64 = 256 << 20;
+const MIB: u64 = 1 << 20;
+/// Bytes over its use that a volume may grow while a sandbox is started. Mounting an overlay
+/// creates a folder, and a volume at its limit must still start, to be cleaned up.
+const START_ROOM: u64 = 16 << 20;
+
+/// Why a pool cannot be used, for people.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    #[error("mkfs.btrfs is missing: install btrfs-progs (Debian: apt-get install btrfs-progs)")]
+    NoProgram,
+    #[error("{place} could not be formatted: {message}")]
+    Format { place: String, message: String },
+    #[error("{path} is missing: the pool's file was removed; put it back, or restore a backup")]
+    FileGone { path: String },
+    #[error("{path} is missing: connect the pool's disk")]
+    DeviceGone { path: String },
+    #[error(
+        "no loop device can be used ({0}): in a container, pass /dev/loop-control and /dev/loop*; or give \
+         --storage a block device"
+    )]
+    NoLoop(io::Error),
+    #[error("this kernel has no btrfs: install its module, or set storage to copy")]
+    NoBtrfs,
+    #[error("{place} could not be mounted ({error}): the kernel's log (dmesg) has the reason")]
+    Mount { place: String, error: io::Error },
+    #[error("{place} has the file system {found}, and the pool of this data folder is {expected}")]
+    Other {
+        place: String,
+        found: Uuid,
+        expected: Uuid,
+    },
+    #[error("quotas cannot be enabled on the storage pool ({0})")]
+    Quota(io::Error),
+    #[error("{0} MiB are too few for a storage pool: give --storage-size-mib at least {minimum}", minimum = FILE_MIN / MIB)]
+    TooSmall(u64),
+    #[error("the storage pool cannot be opened ({0})")]
+    Io(#[from] io::Error),
+}
+
+pub struct BtrfsPool {
+    /// The folder of the subvolumes.
+    folder: PathBuf,
+    fsid: Uuid,
+    /// `folder` is a mount of ours.
+    mounted: bool,
+}
+
+impl BtrfsPool {
+    /// Makes a new pool and records it. `size` is of its file, in bytes.
+    ///
+    /// # Errors
+    /// What is in the way; a device that holds anything is not formatted.
+    pub fn create(layout: &Layout, source: Source, size: Option<u64>) -> Result<Self, PoolError> {
+        let fsid = match &source {
+            Source::Folder => ioctl::file_system_id(File::open(layout.folder())?)?,
+            Source::File => {
+                let size = match size {
+                    Some(size) => size,
+                    None => (status::of_file_system(layout.folder())?.1 / 2).max(FILE_MIN) / MIB * MIB,
+                };
+                if size < FILE_MIN {
+                    return Err(PoolError::TooSmall(size / MIB));
+                }
+                // There is no record, so a file that is here was never used.
+                let path = layout.folder().join(POOL_FILE);
+                File::create(&path)?.set_len(size)?;
+                fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+                format(&path)?
+            }
+            Source::Device(device) => format(device)?,
+        };
+        Record::Btrfs {
+            source: source.clone(),
+            fsid,
+        }
+        .write(layout.folder())?;
+        Self::open(layout, &source, fsid, size)
+    }
+
+    /// Opens a recorded pool: attaches and mounts it where needed. A pool that was not unmounted
+    /// is recovered by the kernel. A file smaller than `size` grows.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn open(layout: &Layout, source: &Source, fsid: Uuid, size: Option<u64>) -> Result<Self, PoolError> {
+        let pool = Self {
+            folder: layout.pool(),
+            fsid,
+            mounted: *source != Source::Folder,
+        };
+        match fs::create_dir(&pool.folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        match source {
+            Source::Folder => {}
+            Source::File => mount_file(&layout.folder().join(POOL_FILE), &pool.folder, size)?,
+            Source::Device(device) => {
+                if !device.exists() {
+                    return Err(PoolError::DeviceGone {
+                        path: device.display().to_string(),
+                    });
+                }
+                mount(device, &pool.folder)?;
+            }
+        }
+        let place = || pool.folder.display().to_string();
+        let folder = File::open(&pool.folder)?;
+        let found = ioctl::file_system_id(&folder)?;
+        if found != fsid {
+            return Err(PoolError::Other {
+                place: place(),
+                found,
+                expected: fsid,
+            });
+        }
+        ioctl::enable_quota(&folder).map_err(PoolError::Quota)?;
+        for project in pool.list()? {
+            if let Err(error) = pool.trash(project).empty() {
+                tracing::warn!(%project, %error, "deferred deletions of an earlier runner failed");
+            }
+        }
+        Ok(pool)
+    }
+
+    /// Unmounts the pool in this namespace. Its file is detached when the last sandbox has ended.
+    pub fn close(&self) {
+        if self.mounted
+            && let Err(error) =
+                rustix::mount::unmount(&self.folder, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        {
+            tracing::warn!(%error, "the storage pool could not be unmounted");
+        }
+    }
+
+    #[must_use]
+    pub fn exists(&self, project: ProjectId) -> bool {
+        self.home(project).is_dir()
+    }
+
+    /// # Errors
+    /// The file system's.
+    pub fn create_volume(&self, project: ProjectId) -> io::Result<()> {
+        let volume = self.volume(project);
+        match ioctl::create_subvolume(File::open(&self.folder)?, &project.to_string()) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        for name in ["root", "trash"] {
+            fs::create_dir_all(volume.join(name))?;
+        }
+        make_home(&volume.join("home"))
+    }
+
+    /// Limits a volume to `bytes`, or for a moment to a little more than it has.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn limit(&self, project: ProjectId, bytes: u64, starting: bool) -> io::Result<()> {
+        let volume = File::open(self.volume(project))?;
+        let room = match starting {
+            true => self.quota(&volume)?.0.saturating_add(START_ROOM),
+            false => 0,
+        };
+        ioctl::limit_subvolume(&volume, bytes.max(room))
+    }
+
+    /// Deletes a volume, and waits until that is on disk: after a power cut it would be back, and
+    /// no project would know it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn delete(&self, project: ProjectId) -> io::Result<()> {
+        let folder = File::open(&self.folder)?;
+        match ioctl::delete_subvolume(&folder, &project.to_string()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => Ok(rustix::fs::syncfs(&folder)?),
+        }
+    }
+
+    /// # Errors
+    /// The file system's.
+    pub fn list(&self) -> io::Result<Vec<ProjectId>> {
+        Ok(fs::read_dir(&self.folder)?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect())
+    }
+
+    /// As the kernel counts. Deleted files count until the next commit.
+    ///
+    /// # Errors
+    /// There is no volume.
+    pub fn usage(&self, project: ProjectId) -> io::Result<VolumeUsage> {
+        let (bytes, limit_bytes) = self.quota(&File::open(self.volume(project))?)?;
+        Ok(VolumeUsage { bytes, limit_bytes })
+    }
+
+    fn quota(&self, volume: &File) -> io::Result<(u64, Option<u64>)> {
+        let id = ioctl::subvolume_id(volume)?;
+        status::quota(self.fsid, id)
+            .ok_or_else(|| io::Error::other(format!("the kernel has no quota group 0/{id}")))
+    }
+
+    /// The volume alone is mounted for its sandboxes, at `volume`.
+    #[must_use]
+    pub fn files(&self, sandbox: &SandboxRef) -> SandboxFiles {
+        SandboxFiles {
+            root: self.root(sandbox),
+            volume: Some(self.volume(sandbox.project)),
+            mounted_root: format!("volume/root/{}", sandbox.resource),
+            mounted_home: "volume/home".into(),
+        }
+    }
+
+    /// Moves the root file system's changes of a sandbox aside.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn discard_root(&self, sandbox: &SandboxRef) -> io::Result<Option<PathBuf>> {
+        self.trash(sandbox.project).discard(&self.root(sandbox))
+    }
+
+    fn volume(&self, project: ProjectId) -> PathBuf {
+        self.folder.join(project.to_string())
+    }
+
+    fn home(&self, project: ProjectId) -> PathBuf {
+        self.volume(project).join("home")
+    }
+
+    fn root(&self, sandbox: &SandboxRef) -> PathBuf {
+        self.volume(sandbox.project)
+            .join("root")
+            .join(sandbox.resource.as_str())
+    }
+
+    fn trash(&self, project: ProjectId) -> DeferredDelete {
+        DeferredDelete::new(self.volume(project).join("trash"))
+    }
+}
+
+/// Whether a folder is on btrfs.
+#[must_use]
+pub fn is_btrfs(folder: &Path) -> bool {
+    rustix::fs::statfs(folder).is_ok_and(|stat| stat.f_type == MAGIC)
+}
+
+/// Makes a file system, whose id is returned. mkfs.btrfs refuses a device that holds one already.
+fn format(place: &Path) -> Result<Uuid, PoolError> {
+    let fsid = Uuid::new_v4();
+    let output = Command::new("mkfs.btrfs")
+        .args(["--quiet", "--label", "fsa", "--uuid", &fsid.to_string()])
+        .arg(place)
+        .env("PATH", PATH)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => PoolError::NoProgram,
+            _ => PoolError::Io(error),
+        })?;
+    if output.status.success() {
+        return Ok(fsid);
+    }
+    Err(PoolError::Format {
+        place: place.display().to_string(),
+        message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+fn mount_file(path: &Path, target: &Path, size: Option<u64>) -> Result<(), PoolError> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => PoolError::FileGone {
+                path: path.display().to_string(),
+            },
+            _ => PoolError::Io(error),
+        })?;
+    let grows = size.filter(|&size| file.metadata().is_ok_and(|metadata| metadata.len() < size));
+    if let Some(size) = grows {
+        file.set_len(size)?;
+    }
+    // Open until the file system is mounted, so that the device stays attached.
+    let attached = loop_device::attach(&file).map_err(PoolError::NoLoop)?;
+    if grows.is_some() {
+        ioctl::grow_loop(&attached.device)?;
+    }
+    mount(&attached.path, target)?;
+    if grows.is_some() {
+        ioctl::grow_file_system(File::open(target)?)?;
+    }
+    Ok(())
+}
+
+fn mount(device: &Path, target: &Path) -> Result<(), PoolError> {
+    debug_assert!(geteuid().is_root(), "a pool is mounted by root alone");
+    let flags = MountFlags::NOATIME | MountFlags::NODEV;
+    // Freed blocks are given back to the file system below. A commit every 5 s, as ext4's, bounds
+    // what a power cut loses, and how long deleted files count.
+    rustix::mount::mount(device, target, "btrfs", flags, c"discard=async,commit=5").map_err(|error| {
+        match error {
+            rustix::io::Errno::NODEV => PoolError::NoBtrfs,
+            error => PoolError::Mount {
+                place: device.display().to_string(),
+                error: error.into(),
+            },
+        }
+    })?;
+    // A sandbox that starts meanwhile gets no copy of it.
+    rustix::mount::mount_change(target, MountPropagationFlags::PRIVATE).map_err(io::Error::from)?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Backend `copy`: a volume is a plain folder on the data folder's file system, with root or
+//! rootless. No quota; usage is measured by walking the files.
+
+use std::{fs, io, path::PathBuf};
+
+use fsa_model::{ProjectId, SandboxRef};
+
+use super::{SandboxFiles, VolumeUsage, make_home};
+use crate::runner::{
+    deferred_delete::{self, DeferredDelete},
+    layout::Layout,
+};
+
+/// Entries that are counted for the disk usage of a sandbox.
+const DISK_ENTRIES: u32 = 200_000;
+
+pub struct CopyPool {
+    layout: Layout,
+    deferred_delete: DeferredDelete,
+}
+
+impl CopyPool {
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        Self {
+            deferred_delete: DeferredDelete::new(layout.deferred_delete()),
+            layout,
+        }
+    }
+
+    #[must_use]
+    pub fn exists(&self, project: ProjectId) -> bool {
+        self.layout.volume(project).is_dir()
+    }
+
+    /// # Errors
+    /// The file system's.
+    pub fn create(&self, project: ProjectId) -> io::Result<()> {
+        make_home(&self.layout.volume(project))
+    }
+
+    /// # Errors
+    /// The file system's.
+    pub fn delete(&self, project: ProjectId) -> io::Result<()> {
+        match self.deferred_delete.discard(&self.layout.volume(project))? {
+            Some(discarded) => deferred_delete::delete(&discarded),
+            None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// The file system's.
+    pub fn list(&self) -> io::Result<Vec<ProjectId>> {
+        Ok(fs::read_dir(self.layout.volumes())?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect())
+    }
+
+    #[must_use]
+    pub fn usage(&self, sandbox: &SandboxRef) -> VolumeUsage {
+        let disk = |path: PathBuf| deferred_delete::disk_bytes(&path, DISK_ENTRIES);
+        VolumeUsage {
+            bytes: disk(self.layout.sandbox(&sandbox.resource)) + disk(self.layout.volume(sandbox.project)),
+            limit_bytes: None,
+        }
+    }
+
+    /// Both are below the runner's folder, which every start mounts at `all`.
+    #[must_use]
+    pub fn files(&self, sandbox: &SandboxRef) -> SandboxFiles {
+        SandboxFiles {
+            root: self.layout.sandbox(&sandbox.resource),
+            volume: None,
+            mounted_root: format!("all/sandboxes/{}", sandbox.resource),
+            mounted_home: format!("all/volumes/{}", sandbox.project),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Storage pool of the local driver: one volume per project, on one of two backends.
+//!
+//! `copy`: plain folders on any file system, without quota. `btrfs`: subvolumes with a quota that
+//! the kernel enforces. [`record`] has the choice between them.
+
+pub mod btrfs;
+pub mod copy;
+mod ioctl;
+mod loop_device;
+pub mod record;
+pub mod status;
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+use btrfs::{BtrfsPool, PoolError};
+use copy::CopyPool;
+use fsa_model::{Failure, FailureKind, ProjectId, SandboxRef, sandboxd::USER_ID};
+use record::{Facts, Plan, Record};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{RunnerConfig, layout::Layout, privilege_mode::PrivilegeMode};
+use crate::protocol::{StorageBackend, machine};
+
+/// The sparse file of a pool, in the runner's folder.
+const POOL_FILE: &str = "pool.btrfs";
+/// Below this nothing is started: btrfs needs room for metadata, even to delete files.
+const FREE_MIN: u64 = 512 << 20;
+/// The same for a small pool: a part of its size.
+const FREE_MIN_PART: u64 = 20;
+
+/// The volumes of all projects.
+pub enum StoragePool {
+    Copy(CopyPool),
+    Btrfs(BtrfsPool),
+}
+
+/// Where a sandbox has its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SandboxFiles {
+    /// The folder of `upper` and `work` of its overlay.
+    pub root: PathBuf,
+    /// To be mounted with the sandbox's ids at `volume` in the folder of its mounts.
+    pub volume: Option<PathBuf>,
+    /// `root` and the home folder below the folder of the sandbox's mounts.
+    pub mounted_root: String,
+    pub mounted_home: String,
+}
+
+/// Disk use of a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VolumeUsage {
+    pub bytes: u64,
+    /// `None` where the kernel enforces none.
+    pub limit_bytes: Option<u64>,
+}
+
+impl StoragePool {
+    /// Opens the pool of a data folder; makes it at the first start.
+    ///
+    /// # Errors
+    /// What is in the way, and what to do.
+    pub fn open(
+        config: &RunnerConfig,
+        layout: &Layout,
+        privilege_mode: PrivilegeMode,
+    ) -> Result<Self, Failure> {
+        let failed =
+            |error: io::Error| machine(format!("the storage pool's record cannot be read ({error})"));
+        // Several servers may start on one data folder at once.
+        let lock = File::create(layout.folder().join("storage.lock")).map_err(failed)?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        let plain = CopyPool::new(layout.clone());
+        let facts = Facts {
+            rootless: privilege_mode == PrivilegeMode::Rootless,
+            has_folders: !plain.list().map_err(failed)?.is_empty(),
+            on_btrfs: btrfs::is_btrfs(layout.folder()),
+        };
+        let record = Record::read(layout.folder()).map_err(failed)?;
+        let size = config.storage_size_mib.map(|mebibytes| mebibytes << 20);
+        let opened = match record::plan(record, config.storage.as_ref(), facts).map_err(machine)? {
+            Plan::Copy => return Ok(Self::Copy(plain)),
+            Plan::Create(source) => BtrfsPool::create(layout, source, size),
+            Plan::Open { source, fsid } => BtrfsPool::open(layout, &source, fsid, size),
+        };
+        opened
+            .map(Self::Btrfs)
+            .map_err(|error: PoolError| machine(error.to_string()))
+    }
+
+    /// Ends the use of the pool by this process.
+    pub fn close(&self) {
+        match self {
+            Self::Copy(_) => {}
+            Self::Btrfs(pool) => pool.close(),
+        }
+    }
+
+    #[must_use]
+    pub fn exists(&self, project: ProjectId) -> bool {
+        match self {
+            Self::Copy(pool) => pool.exists(project),
+            Self::Btrfs(pool) => pool.exists(project),
+        }
+    }
+
+    /// Creates a volume with an empty home folder, or the part of it that is missing.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn create(&self, project: ProjectId) -> io::Result<()> {
+        match self {
+            Self::Copy(pool) => pool.create(project),
+            Self::Btrfs(pool) => pool.create_volume(project),
+        }
+    }
+
+    /// Limits the bytes of a volume, where the kernel can; `starting` adds what the start of a
+    /// sandbox in a full volume needs.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn set_limit(&self, project: ProjectId, bytes: u64, starting: bool) -> io::Result<()> {
+        match self {
+            Self::Copy(_) => Ok(()),
+            Self::Btrfs(pool) => pool.limit(project, bytes, starting),
+        }
+    }
+
+    /// Deletes a volume with everything in it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn delete(&self, project: ProjectId) -> io::Result<()> {
+        match self {
+            Self::Copy(pool) => pool.delete(project),
+            Self::Btrfs(pool) => pool.delete(project),
+        }
+    }
+
+    /// Disk use of a sandbox and its volume; 0 where there is none.
+    #[must_use]
+    pub fn usage(&self, sandbox: &SandboxRef) -> VolumeUsage {
+        match self {
+            Self::Copy(pool) => pool.usage(sandbox),
+            Self::Btrfs(pool) => pool.usage(sandbox.project).unwrap_or_default(),
+        }
+    }
+
+    #[must_use]
+    pub fn files(&self, sandbox: &SandboxRef) -> SandboxFiles {
+        match self {
+            Self::Copy(pool) => pool.files(sandbox),
+            Self::Btrfs(pool) => pool.files(sandbox),
+        }
+    }
+
+    /// Moves aside what a sandbox has in its project's volume beside the home folder; returns the
+    /// argument of [`deferred_delete::delete`](super::deferred_delete::delete).
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn discard_root(&self, sandbox: &SandboxRef) -> io::Result<Option<PathBuf>> {
+        match self {
+            // It is in the sandbox's folder.
+            Self::Copy(_) => Ok(None),
+            Self::Btrfs(pool) => pool.discard_root(sandbox),
+        }
+    }
+}
+
+/// Refuses new work in a full pool, with the figures.
+///
+/// # Errors
+/// The pool is full, or cannot be inspected.
+pub fn check_room(layout: &Layout) -> Result<(), Failure> {
+    let status = status::of_folder(layout.folder())
+        .map_err(|error| machine(format!("the storage pool cannot be inspected ({error})")))?;
+    let wanted = FREE_MIN.min(status.size_bytes / FREE_MIN_PART);
+    if status.backend == StorageBackend::Copy || status.free_bytes >= wanted {
+        return Ok(());
+    }
+    Err(Failure::new(
+        FailureKind::Machine,
+        format!(
+            "the storage pool is full: {} of {} MB are free, and {} MB are kept free. Delete projects or files, or \
+             enlarge it (--storage-size-mib)",
+            status.free_bytes / 1_000_000,
+            status.size_bytes / 1_000_000,
+            wanted / 1_000_000
+        ),
+    ))
+}
+
+/// Makes a home folder, complete or not at all.
+fn make_home(home: &Path) -> io::Result<()> {
+    if home.is_dir() {
+        return Ok(());
+    }
+    let new = home.with_extension("new");
+    let make = || {
+        match fs::create_dir(&new) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
+        chown(&new, Some(USER_ID), Some(USER_ID))?;
+        fs::rename(&new, home)
+    };
+    match make() {
+        // Another sandbox of the project was started at the same time.
+        Err(_) if home.is_dir() => Ok(()),
+        result => result,
+    }
+}
