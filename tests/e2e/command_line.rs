@@ -1,8 +1,10 @@
 //! Command line tests: `fsa` as a person uses it.
 
 use std::{
+    ffi::{OsStr, OsString},
     io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     process::Stdio,
 };
 
@@ -309,6 +311,44 @@ async fn a_command_runs_on_this_terminal_or_without_one_and_gets_the_signals_of_
         let status = running.wait().expect("fsa ends");
         assert_eq!(status.code(), Some(code), "{signal}");
     }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_name_is_not_utf8_is_copied_both_ways_and_stays_sparse() {
+    let world = World::start(&[]);
+    world.api().create_running("todo").await;
+    let name = OsStr::from_bytes(b"n\xe9.bin");
+    let here = world.folder().join(name);
+    std::fs::write(&here, "content").expect("a file");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&here)
+        .expect("the file");
+    file.set_len(20_000_000).expect("a hole");
+    let copy = |source: &OsStr, target: &OsStr| {
+        let mut command = world.command(&["cp"]);
+        let output = command.arg(source).arg(target).output().expect("fsa runs");
+        assert_eq!(text(&output), (0, String::new(), String::new()));
+    };
+
+    copy(here.as_os_str(), OsStr::new("todo:"));
+    let found = world.api().shell("todo", "stat -c '%s %b' n*.bin").await;
+    let (size, blocks) = found.trim().split_once(' ').expect("two numbers");
+    assert_eq!(size, "20000000");
+    assert!(
+        blocks.parse::<u64>().expect("a number") * 512 < 2_000_000,
+        "{found}"
+    );
+
+    let back = world.folder().join("back");
+    std::fs::create_dir(&back).expect("a folder");
+    let mut source = OsString::from("todo:");
+    source.push(name);
+    copy(&source, back.as_os_str());
+    let found = std::fs::metadata(back.join(name)).expect("the file");
+    assert!(found.blocks() * 512 < 2_000_000, "{} blocks", found.blocks());
+    assert!(std::fs::read(back.join(name)).expect("the file") == std::fs::read(&here).expect("the file"));
     world.finish().await;
 }
 

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod llm_provider;
 pub mod money;
 pub mod name;
+pub mod percent;
 pub mod phase;
 pub mod sandboxd;
 pub mod sharing;

@@ -259,7 +259,11 @@ pub enum ExecMessage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FileEntry {
+    /// Bytes that are not UTF-8 are replaced.
     pub name: String,
+    /// The name percent-encoded, for the parameter `path`, where it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoded_name: Option<String>,
     pub kind: FileKind,
     pub size: u64,
     /// The lowest twelve bits: permissions, set-ids and sticky.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fsa_model::sandboxd::{MoveRequest, paths};
 use http::{HeaderMap, Method, Request, Response, Uri};
-use url::form_urlencoded::Serializer;
+use url::form_urlencoded::{Serializer, byte_serialize};
 
 use crate::{
     Result, SandboxdClient,
@@ -25,8 +25,8 @@ pub enum FileScope {
 /// Query parameters of a file request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FileQuery<'a> {
-    /// Absolute, or relative to the project's folder.
-    pub path: &'a str,
+    /// Absolute, or relative to the project's folder. Need not be UTF-8.
+    pub path: &'a [u8],
     /// A folder's entries as JSON.
     pub list: bool,
     /// Delete a folder that is not empty.
@@ -39,8 +39,9 @@ pub struct FileQuery<'a> {
 
 impl FileQuery<'_> {
     fn uri(&self, path: &str) -> Result<Uri> {
-        let mut query = Serializer::new(String::new());
-        query.append_pair("path", self.path);
+        let mut query = String::from("path=");
+        query.extend(byte_serialize(self.path));
+        let mut query = Serializer::for_suffix(query, 0);
         for (name, yes) in [("list", self.list), ("recursive", self.recursive)] {
             if yes {
                 query.append_pair(name, "true");
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn a_path_is_encoded_whatever_is_in_it() {
         let query = FileQuery {
-            path: "a b/ü&user=root",
+            path: "a b/ü&user=root".as_bytes(),
             list: true,
             mode: Some("0755"),
             ..FileQuery::default()
@@ -143,9 +144,8 @@ mod tests {
 
     #[test]
     fn the_longest_path_of_linux_fits_into_a_request() {
-        let path = "\u{fffd}".repeat(4096 / 3);
         let query = FileQuery {
-            path: &path,
+            path: &[0xff; 4096],
             ..FileQuery::default()
         };
         assert!(query.uri(paths::FILES).is_ok());

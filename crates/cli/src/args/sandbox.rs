@@ -1,5 +1,7 @@
 //! Commands that connect to a sandbox.
 
+use std::ffi::OsString;
+
 use clap::{Args, Subcommand};
 use fsa_model::api::HostHeader;
 
@@ -76,9 +78,9 @@ pub enum Port {
 #[derive(Debug, Args)]
 pub struct Cp {
     /// File or folder: PATH on this machine, or PROJECT:PATH
-    pub source: String,
+    pub source: OsString,
     /// Where to copy to: PATH or PROJECT:PATH
-    pub target: String,
+    pub target: OsString,
 }
 
 #[derive(Debug, Args)]

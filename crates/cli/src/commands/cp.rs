@@ -1,14 +1,17 @@
 //! `fsa cp`: copies files and folders to and from a sandbox.
 
 use std::{
-    io::{Read as _, Write},
-    os::unix::fs::MetadataExt as _,
+    ffi::OsStr,
+    io::{Read as _, SeekFrom, Write},
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
+use fsa_model::percent;
 use futures_util::TryStreamExt as _;
 use reqwest::{Body, Method, header};
 use tar::{Builder, Header};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use crate::{
@@ -22,10 +25,16 @@ const TAR: &str = "application/x-tar";
 /// Set-user-id and set-group-id. On another machine the ids belong to other users.
 const SET_ID_BITS: u32 = 0o6000;
 
-/// Source or target of a copy.
+/// Bytes that are received at once.
+const PIECE: usize = 256 * 1024;
+/// Bytes of zeros that become a hole in a file.
+const HOLE: usize = 4096;
+
+/// Source or target of a copy. Paths need not be UTF-8.
+#[derive(Debug, PartialEq, Eq)]
 enum Location {
     Local(PathBuf),
-    Remote { project: String, path: String },
+    Remote { project: String, path: Vec<u8> },
 }
 
 pub async fn run(client: &Client, cp: &Cp) -> Outcome {
@@ -43,8 +52,13 @@ pub async fn run(client: &Client, cp: &Cp) -> Outcome {
 }
 
 /// `name:path` is in a sandbox if `name` is a possible project name; `./a:b` and `/a:b` are local.
-fn parse_location(text: &str) -> Location {
-    match text.split_once(':') {
+fn parse_location(text: &OsStr) -> Location {
+    let bytes = text.as_bytes();
+    let parts = bytes
+        .iter()
+        .position(|byte| *byte == b':')
+        .map(|at| (&bytes[..at], &bytes[at + 1..]));
+    match parts.and_then(|(project, path)| Some((std::str::from_utf8(project).ok()?, path))) {
         Some((project, path)) if !project.is_empty() && !project.contains(['/', '.']) => Location::Remote {
             project: project.to_owned(),
             path: path.to_owned(),
@@ -53,21 +67,18 @@ fn parse_location(text: &str) -> Location {
     }
 }
 
-fn url(project: &str, path: &str) -> String {
+fn url(project: &str, path: &[u8]) -> String {
     format!(
         "/api/projects/{}/files?path={}",
         encode(project),
-        encode(if path.is_empty() { "." } else { path })
+        percent::encode(if path.is_empty() { b"." } else { path })
     )
 }
 
-async fn upload(client: &Client, source: &Path, project: &str, path: &str) -> Outcome {
+async fn upload(client: &Client, source: &Path, project: &str, path: &[u8]) -> Outcome {
     let metadata = std::fs::metadata(source)
         .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", source.display())))?;
-    let name = source
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = source.file_name().unwrap_or_default().as_bytes();
     if metadata.is_dir() {
         let (reader, writer) = tokio::io::duplex(256 * 1024);
         let folder = source.to_owned();
@@ -102,8 +113,8 @@ async fn upload(client: &Client, source: &Path, project: &str, path: &str) -> Ou
             source.display()
         )));
     } else {
-        let target = if path.is_empty() || path.ends_with('/') {
-            format!("{path}{name}")
+        let target = if path.is_empty() || path.ends_with(b"/") {
+            [path, name].concat()
         } else {
             path.to_owned()
         };
@@ -155,7 +166,7 @@ fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path) -> std::
     }
 }
 
-async fn download(client: &Client, project: &str, path: &str, target: &Path) -> Outcome {
+async fn download(client: &Client, project: &str, path: &[u8], target: &Path) -> Outcome {
     let request = client
         .request(Method::GET, &url(project, path))
         .header(header::ACCEPT, format!("{TAR}, */*;q=0.5"));
@@ -178,16 +189,35 @@ async fn download(client: &Client, project: &str, path: &str, target: &Path) -> 
         .await
         .map_err(|error| Failure::failed(error.to_string()))??;
     } else {
-        let name = path.rsplit('/').next().unwrap_or(path);
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let target = if target.is_dir() {
-            target.join(name)
+            target.join(OsStr::from_bytes(name))
         } else {
             target.to_owned()
         };
         let mut file = tokio::fs::File::create(&target)
             .await
             .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", target.display())))?;
-        tokio::io::copy(&mut reader, &mut file).await?;
+        // /dev/stdout, for example, can have no hole.
+        let regular = file.metadata().await?.is_file();
+        let mut piece = vec![0; PIECE];
+        let mut length = 0;
+        loop {
+            let read = reader.read(&mut piece).await?;
+            if read == 0 {
+                break;
+            }
+            length += read as u64;
+            if regular && read >= HOLE && piece[..read].iter().all(|byte| *byte == 0) {
+                file.seek(SeekFrom::Start(length)).await?;
+            } else {
+                file.write_all(&piece[..read]).await?;
+            }
+        }
+        file.flush().await?;
+        if regular {
+            file.set_len(length).await?;
+        }
         file.sync_all().await?;
     }
     Ok(0)
@@ -205,6 +235,27 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn a_path_in_a_sandbox_need_not_be_utf8() {
+        assert_eq!(
+            parse_location(OsStr::from_bytes(b"shop:a/Sal\xe9.txt")),
+            Location::Remote {
+                project: "shop".into(),
+                path: b"a/Sal\xe9.txt".to_vec()
+            }
+        );
+        assert_eq!(
+            url("shop", b"a/Sal\xe9"),
+            "/api/projects/shop/files?path=a%2FSal%E9"
+        );
+        for local in ["./a:b", "/a:b", ":b", "plain"] {
+            assert_eq!(
+                parse_location(OsStr::new(local)),
+                Location::Local(PathBuf::from(local))
+            );
+        }
+    }
 
     #[test]
     fn a_folder_is_packed_without_its_sockets_and_set_id_bits() {

@@ -191,7 +191,7 @@ impl<'a> Fixture<'a> {
 
     async fn write(&self, spec: &SandboxSpec, path: &str, content: &str) {
         let file = FileQuery {
-            path,
+            path: path.as_bytes(),
             ..FileQuery::default()
         };
         let body = Full::from(content.to_owned())
@@ -205,7 +205,7 @@ impl<'a> Fixture<'a> {
 
     async fn read(&self, spec: &SandboxSpec, path: &str) -> Option<String> {
         let file = FileQuery {
-            path,
+            path: path.as_bytes(),
             ..FileQuery::default()
         };
         let response = self

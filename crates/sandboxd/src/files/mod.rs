@@ -14,13 +14,20 @@ mod tree;
 mod write;
 
 use std::{
+    ffi::OsStr,
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use fsa_model::sandboxd::{MoveRequest, paths::PROJECT_FILES};
+use fsa_model::{
+    percent,
+    sandboxd::{MoveRequest, paths::PROJECT_FILES},
+};
 use headers::ETag;
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
@@ -35,6 +42,8 @@ use crate::{
 
 /// Media type of an archive.
 const TAR: &str = "application/x-tar";
+/// Bytes of zeros that are worth a hole: a block of most file systems.
+const HOLE: usize = 4096;
 /// Bytes that are read or written at once.
 const PIECE: usize = 64 * 1024;
 
@@ -50,14 +59,18 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(sandbox: &Sandbox, path: &str, user: Option<&str>) -> Result<Self, Refusal> {
-        if path.contains('\0') {
+    fn new(sandbox: &Sandbox, path: &OsStr, user: Option<&str>) -> Result<Self, Refusal> {
+        if path.as_bytes().contains(&0) {
             return Err(Refusal::field("path", "a path cannot hold a NUL byte"));
         }
         Ok(Self {
             path: sandbox.project.join(path),
             within: None,
-            shown: if path.is_empty() { ".".into() } else { path.into() },
+            shown: if path.is_empty() {
+                ".".into()
+            } else {
+                path.to_string_lossy().into_owned()
+            },
             user: sandbox.accounts.find(user)?,
         })
     }
@@ -123,11 +136,10 @@ fn refuse(refusal: Refusal) -> io::Error {
 /// The file system's error, in a sentence with the path.
 pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteResult {
     let query = Query::of(request.uri());
-    let path = query
-        .get("path")
+    let path = percent::parameter(request.uri().query().unwrap_or_default(), "path")
         .ok_or_else(|| Refusal::field("path", "it is missing"))?;
     let user = query.get("user").filter(|user| !user.is_empty());
-    let mut subject = Subject::new(sandbox, path, user)?;
+    let mut subject = Subject::new(sandbox, OsStr::from_bytes(&path), user)?;
     if request.uri().path() == PROJECT_FILES {
         subject.within = Some(sandbox.project.clone());
     }
@@ -208,8 +220,8 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteR
 pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> RouteResult {
     let request: MoveRequest = read_json(body).await?;
     let user = request.user.as_deref();
-    let from = Subject::new(sandbox, &request.from, user)?;
-    let mut to = Subject::new(sandbox, &request.to, user)?;
+    let from = Subject::new(sandbox, request.from.as_ref(), user)?;
+    let mut to = Subject::new(sandbox, request.to.as_ref(), user)?;
     to.shown = format!("{} to {}", request.from, request.to);
     let source = from.path.clone();
     let done = to
@@ -218,6 +230,11 @@ pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> RouteResult {
     sandbox.poll_trigger.notify();
     done.map(|()| status(StatusCode::NO_CONTENT))
         .map_err(|error| to.refusal(&error))
+}
+
+/// Whether this piece of a file becomes a hole in it, which takes no room on the disk.
+fn is_hole(piece: &[u8]) -> bool {
+    piece.len() >= HOLE && piece.iter().all(|byte| *byte == 0)
 }
 
 /// The version of a file: its entity tag changes with the file and with its content.

@@ -7,7 +7,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::PermissionsExt},
@@ -31,7 +31,7 @@ use nix::{
 use tar::{Archive, Entry, EntryType};
 use tokio::sync::mpsc;
 
-use super::{PIECE, Subject, refuse};
+use super::{PIECE, Subject, is_hole, refuse};
 use crate::http::{Refusal, RouteResult, status};
 
 /// Pieces in the channel between the connection and the thread that writes files.
@@ -156,6 +156,12 @@ pub fn unpack(root: &Path, archive: impl Read) -> io::Result<()> {
                 create_folder(&folder.handle, name, mode)?;
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                if is_posix_sparse(&mut entry)? {
+                    return Err(refuse(Refusal::bad_request(format!(
+                        "the archive's entry `{shown}` is a sparse file in the POSIX form, which is not supported: make \
+                         the archive with `--format=gnu`, or without `--sparse`"
+                    ))));
+                }
                 write(&mut entry, &folder.handle, name, &mut buffer)?;
             }
             EntryType::Symlink => {
@@ -184,6 +190,20 @@ pub fn unpack(root: &Path, archive: impl Read) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the entry's content is a map of a sparse file and the parts that have data (GNU tar, "PAX Format, Version
+/// 1.0").
+fn is_posix_sparse(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
+    let Some(extensions) = entry.pax_extensions()? else {
+        return Ok(false);
+    };
+    for extension in extensions {
+        if extension?.key_bytes().starts_with(b"GNU.sparse.") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The parts of a name; `None` when it is absolute or has a `..`.
@@ -257,15 +277,21 @@ fn write(
     clear(folder, name)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut file = File::from(openat(folder, name, flags, Mode::from_bits_truncate(0o600))?);
-    let mut left = entry.size();
-    while left > 0 {
+    let size = entry.size();
+    let mut written = 0;
+    while written < size {
         let length = entry.read(buffer)?;
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        file.write_all(&buffer[..length])?;
-        left = left.saturating_sub(length as u64);
+        written += length as u64;
+        if is_hole(&buffer[..length]) {
+            file.seek(SeekFrom::Start(written))?;
+        } else {
+            file.write_all(&buffer[..length])?;
+        }
     }
+    file.set_len(written)?;
     let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     if let Ok(Ok(seconds)) = entry.header().mtime().map(i64::try_from) {

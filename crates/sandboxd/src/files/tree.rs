@@ -3,7 +3,10 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt},
+    },
     path::Path,
 };
 
@@ -71,6 +74,10 @@ fn entry(found: &fs::Metadata, name: &OsStr, target: Option<&Path>) -> io::Resul
     };
     Ok(FileEntry {
         name: name.to_string_lossy().into_owned(),
+        encoded_name: name
+            .to_str()
+            .is_none()
+            .then(|| fsa_model::percent::encode(name.as_bytes())),
         kind,
         size: found.size(),
         mode: found.mode() & 0o7777,

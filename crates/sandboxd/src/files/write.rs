@@ -12,12 +12,12 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt};
 
 use super::{
     PIECE, Subject, check,
     conditions::{Conditions, FailedPrecondition},
-    precondition_refusal, refuse,
+    is_hole, precondition_refusal, refuse,
     tree::rename_new,
     version,
 };
@@ -67,6 +67,7 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
         .map_err(failed)?;
     let mut file = tokio::fs::File::from_std(file);
     file.set_max_buf_size(4 * PIECE);
+    let mut length = 0;
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
@@ -76,10 +77,16 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
             ))
         })?;
         if let Ok(bytes) = frame.into_data() {
-            file.write_all(&bytes).await.map_err(failed)?;
+            length += bytes.len() as u64;
+            if is_hole(&bytes) {
+                file.seek(io::SeekFrom::Start(length)).await.map_err(failed)?;
+            } else {
+                file.write_all(&bytes).await.map_err(failed)?;
+            }
         }
     }
     file.flush().await.map_err(failed)?;
+    file.set_len(length).await.map_err(failed)?;
     let file = file.into_std().await;
     let (temporary, target) = (upload.temporary.clone(), upload.target.clone());
     let is_new = before.is_none();

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
-use fsa_model::sandboxd::paths::PROJECT_FILES;
+use fsa_model::sandboxd::{FileEntry, paths::PROJECT_FILES};
 use http::{Method, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
@@ -452,4 +452,58 @@ async fn an_aborted_upload_changes_nothing() {
     })
     .await;
     assert_eq!(sandbox.get("/v1/files?path=x").await.body, "before\n");
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_utf8_is_addressed_by_its_bytes() {
+    let sandbox = Sandbox::start().await;
+    sandbox
+        .sh("mkdir n; printf coffee > \"n/$(printf 'n\\351').txt\"")
+        .await;
+
+    let entries: Vec<FileEntry> = serde_json::from_value(
+        sandbox
+            .get("/v1/files?path=n&list=true")
+            .await
+            .expect(StatusCode::OK)
+            .json(),
+    )
+    .unwrap();
+    assert_eq!(entries[0].name, "n\u{fffd}.txt");
+    let name = entries[0].encoded_name.as_deref().expect("an encoded name");
+    assert_eq!(name, "n%E9%2Etxt");
+
+    let path = format!("/v1/files?path=n/{name}");
+    let answer = sandbox.get(&path).await.expect(StatusCode::OK);
+    assert_eq!(answer.body, "coffee");
+    sandbox
+        .call(Method::PUT, &path, "tea")
+        .await
+        .expect(StatusCode::NO_CONTENT);
+    assert_eq!(sandbox.sh("cat n/n*").await.stdout, "tea");
+    sandbox
+        .call(Method::DELETE, &path, "")
+        .await
+        .expect(StatusCode::NO_CONTENT);
+    assert_eq!(sandbox.sh("ls n").await.stdout, "");
+}
+
+#[tokio::test]
+async fn zeros_take_no_room_on_the_disk() {
+    let sandbox = Sandbox::start().await;
+    let content = [
+        vec![b'x'; 10_000],
+        vec![0; 4_000_000],
+        vec![b'y'; 10],
+        vec![0; 1_000_000],
+    ]
+    .concat();
+    sandbox
+        .call(Method::PUT, "/v1/files?path=sparse", content.clone())
+        .await
+        .expect(StatusCode::CREATED);
+    let answer = sandbox.get("/v1/files?path=sparse").await.expect(StatusCode::OK);
+    assert!(answer.body == content, "{} bytes", answer.body.len());
+    let found = std::fs::metadata(sandbox.project().join("sparse")).unwrap();
+    assert!(found.blocks() * 512 < 2_000_000, "{} blocks", found.blocks());
 }

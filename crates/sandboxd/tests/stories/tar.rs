@@ -187,3 +187,41 @@ async fn a_large_folder_streams_in_bounded_memory() {
     let archive = download(&sandbox, "big").await;
     assert!(archive.len() > 60_000_000);
 }
+
+#[tokio::test]
+async fn a_sparse_file_stays_sparse_and_an_unsupported_form_is_refused() {
+    let sandbox = Sandbox::start().await;
+    let local = tempfile::tempdir().unwrap();
+    let path = local.path().join("sparse");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.set_len(50_000_000).unwrap();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(30_000_000)).unwrap();
+    std::io::Write::write_all(&mut file, b"middle").unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_path_with_name(&path, "sparse").unwrap();
+    let archive = builder.into_inner().unwrap();
+
+    upload(&sandbox, "in", archive)
+        .await
+        .expect(StatusCode::NO_CONTENT);
+
+    let arrived = sandbox.project().join("in/sparse");
+    assert!(std::fs::read(&arrived).unwrap() == std::fs::read(&path).unwrap());
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&arrived).unwrap());
+    assert!(blocks * 512 < 1_000_000, "{blocks} blocks");
+
+    let mut builder = tar::Builder::new(Vec::new());
+    builder
+        .append_pax_extensions([("GNU.sparse.major", &b"1"[..]), ("GNU.sparse.minor", &b"0"[..])])
+        .unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(4);
+    header.set_mode(0o644);
+    builder
+        .append_data(&mut header, "GNUSparseFile.1/s", &b"1\n0\n"[..])
+        .unwrap();
+    let answer = upload(&sandbox, "in", builder.into_inner().unwrap())
+        .await
+        .expect(StatusCode::BAD_REQUEST);
+    assert!(answer.error().contains("--format=gnu"), "{}", answer.error());
+}

@@ -2,6 +2,8 @@
 //! archives. Everything is streamed; nothing is buffered whole.
 
 use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
     path::{Component, Path as FilePath},
     pin::Pin,
     sync::{
@@ -18,11 +20,11 @@ use axum::{
     response::Response,
 };
 use fsa_model::{
-    ErrorBody,
+    ErrorBody, percent,
     sandboxd::{FileEntry, MoveRequest, PROJECT_FOLDER, USER_NAME},
 };
 use fsa_sandboxd_client::{FileQuery, FileScope};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -79,8 +81,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct FilesQuery {
-    /// Absolute, or relative to the project's folder.
-    path: String,
+    /// Absolute, or relative to the project's folder. A name that is not UTF-8 is percent-encoded bytes.
+    #[serde(rename = "path")]
+    _path: String,
     /// Return a folder's entries as JSON.
     #[serde(default)]
     list: bool,
@@ -101,8 +104,8 @@ impl FilesQuery {
     ///
     /// # Errors
     /// 403 with the required role.
-    fn must_be_in_project_folder(&self, project: &Authorized<Read>) -> Result<()> {
-        let path = FilePath::new(&self.path);
+    fn must_be_in_project_folder(&self, path: &[u8], project: &Authorized<Read>) -> Result<()> {
+        let path = FilePath::new(OsStr::from_bytes(path));
         let plain = path.components().all(|part| part != Component::ParentDir);
         let within = path.is_relative() || path.starts_with(PROJECT_FOLDER);
         if plain && within && self.user.as_deref().is_none_or(|user| user == USER_NAME) {
@@ -116,13 +119,13 @@ impl FilesQuery {
     ///
     /// # Errors
     /// 422 for an invalid path.
-    fn query(&self) -> Result<FileQuery<'_>> {
-        if self.path.len() > MAX_PATH_BYTES || self.path.contains('\0') {
+    fn query<'a>(&'a self, path: &'a [u8]) -> Result<FileQuery<'a>> {
+        if path.len() > MAX_PATH_BYTES || path.contains(&0) {
             let rule = format!("it has at most {MAX_PATH_BYTES} bytes and no NUL character");
             return Err(Error::invalid("path", rule));
         }
         Ok(FileQuery {
-            path: &self.path,
+            path,
             list: self.list,
             recursive: self.recursive,
             mode: self.mode.as_deref(),
@@ -154,10 +157,11 @@ async fn read_file(
     request: Request<Body>,
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
+    let path = path_of(request.uri());
     // A read-only token has the scope of its user's role.
     let scope = match project.role() < Write::MIN_ROLE {
         true => {
-            query.must_be_in_project_folder(&project)?;
+            query.must_be_in_project_folder(&path, &project)?;
             FileScope::Project
         }
         false => FileScope::All,
@@ -168,7 +172,7 @@ async fn read_file(
         .read_file(
             request.method().clone(),
             scope,
-            &query.query()?,
+            &query.query(&path)?,
             request_fields(request.headers()),
             READ_TIMEOUT,
         )
@@ -221,6 +225,7 @@ async fn write_file(
         )
     };
     let (parts, body) = request.into_parts();
+    let path = path_of(&parts.uri);
     if body.size_hint().lower() > limit {
         return Err(too_large());
     }
@@ -239,7 +244,7 @@ async fn write_file(
     let answer = sandbox
         .sandboxd()
         .write_file(
-            &query.query()?,
+            &query.query(&path)?,
             request_fields(&parts.headers),
             body,
             UPLOAD_TIMEOUT,
@@ -271,13 +276,18 @@ async fn delete_file(
     caller: Caller,
     Path(project): Path<String>,
     Query(query): Query<FilesQuery>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let response = sandbox
         .sandboxd()
-        .delete_file(&query.query()?, request_fields(&headers), READ_TIMEOUT)
+        .delete_file(
+            &query.query(&path_of(&uri))?,
+            request_fields(&headers),
+            READ_TIMEOUT,
+        )
         .await?;
     Ok(pass_through(response, &[]))
 }
@@ -296,6 +306,11 @@ async fn move_file(
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let response = sandbox.sandboxd().move_file(&files).await?;
     Ok(pass_through(response, &[]))
+}
+
+/// The bytes of the parameter `path`.
+fn path_of(uri: &Uri) -> Vec<u8> {
+    percent::parameter(uri.query().unwrap_or_default(), "path").unwrap_or_default()
 }
 
 /// The caller's header fields that are received to sandboxd.
