@@ -180,7 +180,7 @@ impl Sandbox {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(30), wait)
+        tokio::time::timeout(std::time::Duration::from_secs(240), wait)
             .await
             .unwrap_or_else(|_| panic!("{micros} was not spent"))
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     common::World,
-    scene::{Scene, Workers, options},
+    scene::{Scene, TIMEOUT, Workers, options},
 };
 
 const PROJECTS: usize = 50;
@@ -61,7 +61,7 @@ impl Scene {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), written)
+        tokio::time::timeout(TIMEOUT, written)
             .await
             .expect("requeues are written");
     }

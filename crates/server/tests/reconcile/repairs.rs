@@ -47,23 +47,24 @@ async fn a_container_that_is_killed_repeatedly_backs_off() {
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
+    let mut resting = None;
     for _ in 0..20 {
-        let sandbox = scene.status(&project).await;
-        if sandbox.status == Phase::Error {
-            break;
-        }
         if scene.world.driver.container(&resource) == ContainerState::Running {
             scene.world.driver.kill(&resource);
         }
-        scene
+        let sandbox = scene
             .when(&project, "a reaction", |sandbox| {
                 sandbox.status == Phase::Error
                     || scene.world.driver.container(&resource) == ContainerState::Running
             })
             .await;
+        if sandbox.status == Phase::Error {
+            resting = Some(sandbox);
+            break;
+        }
     }
 
-    let error = scene.until(&project, Phase::Error).await.error.expect("an error");
+    let error = resting.and_then(|sandbox| sandbox.error).expect("an error");
     assert_eq!(error.failure.kind, FailureKind::Machine);
     assert!(error.next_attempt_at.is_some());
     scene.until(&project, Phase::Running).await;
@@ -150,6 +151,7 @@ async fn a_lost_database_is_reported_before_it_is_recreated() {
         .databases
         .script
         .next(Call::EnsureDatabase, Fault::transient());
+    scene.hold_retries();
     scene.requeue();
 
     scene.kinds_until(&project, EventKind::DatabaseLost).await;
@@ -167,6 +169,7 @@ async fn a_lost_database_is_reported_before_it_is_recreated() {
         "the container keeps running"
     );
 
+    scene.retry();
     scene.until(&project, Phase::Running).await;
     assert_eq!(database().await, DatabaseStatus::Ready);
     assert_eq!(

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::common::{Client, World};
 
 /// Longer than any working step; only a broken one reaches this timeout.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A world and its client.
 pub struct Scene {
@@ -178,6 +178,26 @@ impl Scene {
     /// The name of a project's newest sandbox.
     pub async fn resource(&self, project: &Project) -> ResourceName {
         self.status(project).await.name.parse().expect("a resource name")
+    }
+
+    /// Postpones every retry of a sandbox, so that its failure stays to be seen until [`Self::retry`].
+    pub fn hold_retries(&self) {
+        self.world.database.sql(
+            "create function hold_retry() returns trigger language plpgsql as $$ begin
+                 if new.failure is not null then new.next_attempt_at = now() + interval '1 day'; end if;
+                 return new;
+             end $$;
+             create trigger hold_retry before update on sandboxes for each row execute function hold_retry()",
+        );
+    }
+
+    /// Lets the retries go on.
+    pub fn retry(&self) {
+        self.world.database.sql(
+            "drop function hold_retry cascade;
+             update sandboxes set next_attempt_at = now() where failure is not null",
+        );
+        self.world.app.hub.wake(Topic::DesiredState);
     }
 
     /// Expires all leases at once.

@@ -6,7 +6,7 @@ use fsa_driver_testing::memory::Call;
 use fsa_model::{Phase, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef};
 use fsa_server::reconcile::Options;
 
-use crate::scene::{Scene, Workers, options};
+use crate::scene::{Scene, TIMEOUT, Workers, options};
 
 fn sweeping() -> Options {
     Options {
@@ -33,7 +33,7 @@ impl Scene {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), wait)
+        tokio::time::timeout(TIMEOUT, wait)
             .await
             .expect("there are sweeps");
     }

@@ -12,7 +12,7 @@ use fsa_server::reconcile::Options;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::scene::{Scene, Workers, options};
+use crate::scene::{Scene, TIMEOUT, Workers, options};
 
 fn listens(status: &mut Status, port: u16) {
     status.ports.push(ListeningPort {
@@ -29,7 +29,7 @@ impl Scene {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), wait)
+        tokio::time::timeout(TIMEOUT, wait)
             .await
             .expect("the number of watching connections is reached");
     }
