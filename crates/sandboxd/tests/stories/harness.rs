@@ -27,7 +27,7 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 pub const TOKEN: &str = "the-control-token";
 /// Timeout of every wait.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(240);
 
 pub type Socket = WebSocketStream<UnixStream>;
 
@@ -161,6 +161,24 @@ fn launch(folder: &Path, arguments: &[String]) -> Child {
         .expect("sandboxd is built")
 }
 
+/// A port of the loopback for a server that sets `SO_REUSEADDR`; no other process gets it while this lives.
+pub struct ReservedPort {
+    pub number: u16,
+    _socket: tokio::net::TcpSocket,
+}
+
+impl ReservedPort {
+    pub fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self {
+            number: socket.local_addr().unwrap().port(),
+            _socket: socket,
+        }
+    }
+}
+
 /// Whether the process runs, and is not a zombie.
 pub fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -287,7 +305,7 @@ impl Sandbox {
     }
 
     /// Reads `/v1/watch` until a status matches.
-    pub async fn until_status(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+    pub async fn until_status(&self, what: &str, mut wanted: impl FnMut(&Status) -> bool) -> Status {
         self.until_line("/v1/watch", what, |line| {
             let status: Status = serde_json::from_str(line).unwrap();
             wanted(&status).then_some(status)
@@ -304,7 +322,7 @@ impl Sandbox {
         .await
     }
 
-    async fn until_line<T>(&self, path: &str, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
+    async fn until_line<T>(&self, path: &str, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
         soon(what, async {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(self.dial().await.unwrap()))
@@ -407,7 +425,7 @@ impl Drop for Sandbox {
             return;
         }
         let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if let Ok(Some(_)) = self.child.try_wait() {
                 return;

@@ -55,31 +55,36 @@ p=select.poll(); p.register(0); print('input', p.poll(0), flush=True); time.slee
 
 #[tokio::test]
 async fn a_start_command_is_restarted_with_backoff() {
-    let sandbox = Plan::new()
-        .with("startCommand", json!("echo run >> runs; exit 3"))
-        .start()
+    // The first run ends when its status is being watched.
+    let script = "until [ -e watched ]; do sleep 0.05; done; exit 3";
+    let sandbox = Plan::new().with("startCommand", json!(script)).start().await;
+    let mut attempts = vec![chrono::Utc::now()];
+    let mut left = Vec::new();
+    sandbox
+        .until_status("three waits", |status| {
+            std::fs::write(sandbox.project().join("watched"), "").unwrap();
+            if let StartCommand::BackOff {
+                exit,
+                restarts,
+                next_attempt,
+            } = status.start_command
+                && restarts as usize == attempts.len()
+            {
+                assert_eq!(exit, Exit::Code(3));
+                attempts.push(next_attempt);
+                left.push((next_attempt - chrono::Utc::now()).num_milliseconds());
+            }
+            left.len() == 3
+        })
         .await;
-    let mut waits = Vec::new();
-    for round in 1..=3 {
-        let status = sandbox
-            .until_status("a wait", |status| {
-                matches!(status.start_command, StartCommand::BackOff { restarts, .. } if restarts == round)
-            })
-            .await;
-        let StartCommand::BackOff {
-            exit, next_attempt, ..
-        } = status.start_command
-        else {
-            unreachable!()
-        };
-        assert_eq!(exit, Exit::Code(3));
-        waits.push((next_attempt - chrono::Utc::now()).num_milliseconds());
+    // 1, 2 and 4 seconds and at most a tenth more, from the end of each run until the next one.
+    for (round, seconds) in [1, 2, 4].into_iter().enumerate() {
+        let between = (attempts[round + 1] - attempts[round]).num_milliseconds();
+        assert!(
+            between >= seconds * 1000 && left[round] <= seconds * 1100,
+            "{attempts:?}, {left:?}"
+        );
     }
-    // 1, 2 and 4 seconds and at most a tenth more, minus the time until the status was read.
-    assert!(
-        waits[0] <= 1100 && waits[1] > waits[0] && waits[2] > waits[1] && waits[2] <= 4400,
-        "{waits:?}"
-    );
     let log = sandbox.logs().await;
     assert!(
         log.iter()

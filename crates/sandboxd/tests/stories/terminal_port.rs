@@ -9,18 +9,13 @@ use tokio::{
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::harness::{Plan, Sandbox, TOKEN, find, soon};
+use crate::harness::{Plan, ReservedPort, Sandbox, TOKEN, find, soon};
 
-async fn start(token: Option<&str>) -> (Sandbox, u16) {
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+async fn start(token: Option<&str>) -> (Sandbox, ReservedPort) {
+    let port = ReservedPort::new();
     let mut plan = Plan::new()
         .argument("--terminal")
-        .argument(format!("127.0.0.1:{port}"));
+        .argument(format!("127.0.0.1:{}", port.number));
     if let Some(token) = token {
         plan = plan.with("terminalToken", json!(token));
     }
@@ -101,7 +96,8 @@ async fn works(socket: &mut WebSocketStream<TcpStream>) -> bool {
 
 #[tokio::test]
 async fn the_terminals_port_serves_the_terminal_and_nothing_else() {
-    let (sandbox, port) = start(None).await;
+    let (sandbox, reserved) = start(None).await;
+    let port = reserved.number;
     assert!(
         ask(port, "GET / HTTP/1.1")
             .await
@@ -139,7 +135,8 @@ async fn the_terminals_port_serves_the_terminal_and_nothing_else() {
 
 #[tokio::test]
 async fn with_a_token_the_terminal_opens_only_with_it() {
-    let (_sandbox, port) = start(Some("tt")).await;
+    let (_sandbox, reserved) = start(Some("tt")).await;
+    let port = reserved.number;
     let refused = ask(port, "GET /token HTTP/1.1").await;
     assert!(
         refused.starts_with("HTTP/1.1 401") && !refused.contains("tt\""),
@@ -163,7 +160,8 @@ async fn with_a_token_the_terminal_opens_only_with_it() {
 
 #[tokio::test]
 async fn without_a_token_a_page_of_another_site_cannot_connect() {
-    let (_sandbox, port) = start(None).await;
+    let (_sandbox, reserved) = start(None).await;
+    let port = reserved.number;
     assert!(
         open(port, Some(("origin", "https://evil.example")))
             .await

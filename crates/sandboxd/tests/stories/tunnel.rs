@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpListener, UnixStream},
 };
 
-use crate::harness::{Sandbox, TOKEN, soon};
+use crate::harness::{ReservedPort, Sandbox, TOKEN, soon};
 
 /// Sends the request and reads the response's head.
 async fn connect(sandbox: &Sandbox, target: &str) -> (String, UnixStream) {
@@ -70,9 +70,8 @@ async fn a_tunnel_reaches_a_program_on_either_loopback_address() {
 #[tokio::test]
 async fn a_tunnel_to_a_port_without_a_listener_is_refused() {
     let sandbox = Sandbox::start().await;
-    let (listener, address) = listener("127.0.0.1:0").await;
-    drop(listener);
-    let (head, mut stream) = connect(&sandbox, &address.to_string()).await;
+    let port = ReservedPort::new();
+    let (head, mut stream) = connect(&sandbox, &format!("127.0.0.1:{}", port.number)).await;
     assert!(
         head.starts_with(&format!("HTTP/1.1 {}", StatusCode::BAD_GATEWAY.as_u16())),
         "{head}"
