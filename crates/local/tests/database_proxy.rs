@@ -241,11 +241,7 @@ async fn an_interrupt_in_psql_ends_its_query() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut watcher = world.cluster.connect("postgres").await.unwrap();
-    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)%' AND state = 'active' AND usename LIKE 'ada%'";
-    while watcher.fetch_one(running).await.unwrap().get::<i64, _>(0) == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_ada_sleeps(&world).await;
 
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(psql.id().cast_signed()).unwrap(),
@@ -261,6 +257,15 @@ async fn an_interrupt_in_psql_ends_its_query() {
         "{}",
         text(&output)
     );
+}
+
+/// Waits until ada's long query runs.
+async fn until_ada_sleeps(world: &World) {
+    let mut watcher = world.cluster.connect("postgres").await.unwrap();
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)%' AND state = 'active' AND usename LIKE 'ada%'";
+    while watcher.fetch_one(running).await.unwrap().get::<i64, _>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -292,6 +297,8 @@ async fn a_cancel_key_of_another_sandbox_cancels_nothing() {
         .write_all(&message(b'Q', b"SELECT pg_sleep(300)\0"))
         .await
         .unwrap();
+    // Where no query runs, a request to cancel it is forgotten.
+    until_ada_sleeps(&world).await;
     let mut own = tokio::net::TcpStream::connect(("127.0.0.1", ada.port))
         .await
         .unwrap();
@@ -334,9 +341,18 @@ async fn sign_in_by_hand(world: &World, client: &mut tokio::net::TcpStream, spec
     let rules = world.cluster.folder().join("pg_hba.conf");
     let text = std::fs::read_to_string(&rules).unwrap();
     std::fs::write(&rules, format!("local {0} {0} trust\n{text}", spec.role())).unwrap();
+    // A connection has the time of its server's last load from its start.
+    let loaded = async || {
+        let mut superuser = world.cluster.connect("postgres").await.unwrap();
+        let row = superuser.fetch_one("SELECT pg_conf_load_time()::text").await;
+        row.unwrap().get::<String, _>(0)
+    };
+    let before = loaded().await;
     let mut superuser = world.cluster.connect("postgres").await.unwrap();
     superuser.execute("SELECT pg_reload_conf()").await.unwrap();
-    superuser.execute("SELECT pg_sleep(0.2)").await.unwrap();
+    while loaded().await == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let mut packet = 196_608_u32.to_be_bytes().to_vec();
     packet.extend(format!("user\0{}\0\0", spec.role()).bytes());
     client
@@ -534,7 +550,9 @@ async fn unbinding_ends_the_connections_and_frees_the_port() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), free).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(240), free)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn layers_of_a_removed_image_go_without_an_import() {
             poll.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), swept)
+    tokio::time::timeout(Duration::from_secs(240), swept)
         .await
         .expect("the unused layer is still there");
 }

@@ -370,7 +370,7 @@ async fn unused_layers_go_without_an_import_and_used_ones_stay() {
     let mut sweeps = world.unpacker.sweeps.subscribe();
     let sweeping = tokio::spawn(async move { store.sweep_periodically(Duration::from_millis(1)).await });
     let two = sweeps.wait_for(|sweeps| *sweeps >= 2);
-    tokio::time::timeout(Duration::from_secs(30), two)
+    tokio::time::timeout(Duration::from_secs(240), two)
         .await
         .expect("no sweep without an import")
         .unwrap();

@@ -68,7 +68,7 @@ pub fn end_process(pid: i32, signal: rustix::process::Signal) {
     };
     let _ = rustix::process::pidfd_send_signal(&end, signal);
     let mut ends = [PollFd::new(std::os::fd::AsFd::as_fd(&end), PollFlags::POLLIN)];
-    let ended = poll(&mut ends, PollTimeout::from(20_000_u16));
+    let ended = poll(&mut ends, PollTimeout::from(60_000_u16));
     assert!(
         std::thread::panicking() || ended == Ok(1),
         "process {pid:?} has not ended: {ended:?}"
