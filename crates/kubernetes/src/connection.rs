@@ -417,10 +417,8 @@ users: [{name: u, user: USER}]
 
     #[tokio::test]
     async fn a_call_to_a_cluster_that_does_not_answer_times_out() {
-        let started = std::time::Instant::now();
         let error = call::<()>("list pods", std::future::pending()).await.unwrap_err();
         assert_eq!(error.failure.kind, FailureKind::Transient);
-        assert!(started.elapsed() < CALL_TIMEOUT + Duration::from_secs(1));
     }
 
     #[tokio::test]

@@ -17,9 +17,12 @@ use k8s_openapi::api::{
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::world::{Fixture, TOOLS, administrators_exec};
+use crate::{
+    warnings::first_warning,
+    world::{Fixture, TOOLS, administrators_exec},
+};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 pub fn spec(project: &str) -> SandboxSpec {
     let project_name = ProjectName::parse(project).unwrap();
@@ -223,12 +226,7 @@ async fn an_image_that_cannot_be_pulled_is_reported_with_the_clusters_own_messag
     assert!(error.to_string().contains("127.0.0.1:9/nothing:1"), "{error}");
     let status = error.failure.kubernetes_status.unwrap();
     assert!(status.contains("ImagePull"), "{status}");
-    let mut warnings = fixture.driver.warnings();
-    let warning = tokio::time::timeout(TIMEOUT, futures_util::StreamExt::next(&mut warnings))
-        .await
-        .expect("a warning is sent")
-        .unwrap();
-    assert_eq!((warning.cause, &warning.sandbox), ("image", &spec.sandbox));
+    let warning = first_warning(&fixture, &spec.sandbox, "image").await;
     assert!(
         warning.failure.message.contains("127.0.0.1:9/nothing:1"),
         "{warning:?}"

@@ -1,7 +1,7 @@
 //! A node that stops answering, with simulated nodes: the API server, the controllers and the scheduler are real, and
 //! the test reports the status of nodes and pods instead of a kubelet.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use fsa_driver::Driver as _;
 use fsa_kubernetes::settings::Reach;
@@ -13,6 +13,7 @@ use kube::{
     runtime::wait::await_condition,
 };
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use crate::{
     faults::{spec, until},
@@ -27,6 +28,8 @@ fn now() -> String {
 struct Simulated<'a> {
     fixture: &'a Fixture,
     nodes: Api<Node>,
+    /// The `Ready` condition of each node.
+    ready: Mutex<BTreeMap<String, &'static str>>,
 }
 
 impl<'a> Simulated<'a> {
@@ -36,6 +39,7 @@ impl<'a> Simulated<'a> {
         let simulated = Self {
             fixture,
             nodes: Api::all(client.clone()),
+            ready: Mutex::default(),
         };
         let namespace = &fixture.cluster.namespace;
         for name in simulated.names() {
@@ -73,7 +77,24 @@ impl<'a> Simulated<'a> {
         ["a", "b"].map(|name| format!("{}-{name}", self.fixture.cluster.namespace))
     }
 
-    async fn set_ready(&self, name: &str, ready: &str) {
+    async fn set_ready(&self, name: &str, ready: &'static str) {
+        let mut all = self.ready.lock().await;
+        all.insert(name.to_owned(), ready);
+        self.report(name, ready).await;
+    }
+
+    /// Reports the status of the nodes again and again: the controllers take a node that is silent for a while for lost.
+    async fn heartbeats(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let all = self.ready.lock().await;
+            for (name, ready) in &*all {
+                self.report(name, ready).await;
+            }
+        }
+    }
+
+    async fn report(&self, name: &str, ready: &str) {
         let room = json!({"cpu": "4", "memory": "8Gi", "pods": "10", "ephemeral-storage": "10Gi"});
         let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [{
             "type": "Ready", "status": ready, "reason": "Simulated", "message": "",
@@ -101,7 +122,7 @@ impl<'a> Simulated<'a> {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        let pod = tokio::time::timeout(Duration::from_secs(60), placed)
+        let pod = tokio::time::timeout(Duration::from_secs(240), placed)
             .await
             .expect("the scheduler finds a node");
         let status = json!({"status": {
@@ -122,7 +143,7 @@ impl<'a> Simulated<'a> {
         let deleting = await_condition(pods.clone(), &name, |pod: Option<&Pod>| {
             pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
         });
-        tokio::time::timeout(Duration::from_secs(60), deleting)
+        tokio::time::timeout(Duration::from_secs(240), deleting)
             .await
             .expect("the pod is deleted")
             .unwrap();
@@ -168,25 +189,32 @@ async fn a_sandbox_whose_node_is_not_ready_stops_running_and_starts_on_another()
     .await;
     let spec = spec("moved");
     let simulated = Simulated::new(&fixture, &spec).await;
-    let start = || fixture.driver.ensure_container(&spec);
-    let (started, first) = tokio::join!(start(), simulated.run(&spec, ""));
+    tokio::select! {
+        () = simulated.heartbeats() => {}
+        () = moves(&fixture, &spec, &simulated) => {}
+    }
+}
+
+async fn moves(fixture: &Fixture, spec: &SandboxSpec, simulated: &Simulated<'_>) {
+    let start = || fixture.driver.ensure_container(spec);
+    let (started, first) = tokio::join!(start(), simulated.run(spec, ""));
     started.unwrap();
     let lost = first.spec.as_ref().unwrap().node_name.clone().unwrap();
-    until(&fixture, &spec, |observed| {
+    until(fixture, spec, |observed| {
         observed.container == ContainerState::Running
     })
     .await;
 
     simulated.set_ready(&lost, "False").await;
 
-    until(&fixture, &spec, |observed| {
+    until(fixture, spec, |observed| {
         observed.container != ContainerState::Running
     })
     .await;
-    let (started, second) = tokio::join!(start(), simulated.run(&spec, &lost));
+    let (started, second) = tokio::join!(start(), simulated.run(spec, &lost));
     started.unwrap();
     assert_ne!(second.uid(), first.uid());
-    until(&fixture, &spec, |observed| {
+    until(fixture, spec, |observed| {
         observed.container == ContainerState::Running
     })
     .await;

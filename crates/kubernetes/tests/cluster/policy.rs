@@ -116,7 +116,7 @@ async fn bystander(fixture: &Fixture, name: &str) -> String {
         .await
         .unwrap();
     let running = await_condition(pods, name, is_pod_running());
-    tokio::time::timeout(std::time::Duration::from_secs(60), running)
+    tokio::time::timeout(std::time::Duration::from_secs(240), running)
         .await
         .expect("a pod runs in time")
         .unwrap();

@@ -99,7 +99,7 @@ async fn until_network(fixture: &Fixture, sandbox: &fsa_model::SandboxRef, expec
             let _ = tokio::time::timeout(std::time::Duration::from_secs(1), requeues.next()).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), wait)
+    tokio::time::timeout(std::time::Duration::from_secs(240), wait)
         .await
         .expect("it is observed in time");
 }

@@ -15,13 +15,13 @@ use crate::{
 };
 
 /// The first warning of this cause.
-async fn first_warning(fixture: &Fixture, sandbox: &SandboxRef, cause: &str) -> Warning {
+pub async fn first_warning(fixture: &Fixture, sandbox: &SandboxRef, cause: &str) -> Warning {
     let mut warnings = fixture
         .driver
         .warnings()
         .filter(|warning| std::future::ready(warning.sandbox == *sandbox && warning.cause == cause))
         .boxed();
-    tokio::time::timeout(Duration::from_secs(90), warnings.next())
+    tokio::time::timeout(Duration::from_secs(240), warnings.next())
         .await
         .unwrap_or_else(|_| panic!("no warning about {cause}"))
         .expect("the stream of warnings does not end")
