@@ -117,7 +117,7 @@ interface Props {
 export function Terminal({ project, session, shown, focused, title }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const parts = useRef<{ term: Xterm; fit: FitAddon; search: SearchAddon; tty: Tty }>(undefined);
-  const [state, setState] = useState<TtyState>("connecting");
+  const [connection, setConnection] = useState<{ canType: boolean; state: TtyState }>();
   const [finding, setFinding] = useState(false);
   const [needle, setNeedle] = useState("");
   const [confirmDialog, ask] = useConfirm();
@@ -125,6 +125,8 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
   const [toCopy, setToCopy] = useState<string>();
   const [optionIsMeta] = useOptionIsMeta();
   const canType = hasRole(project.role, "editor");
+  // With another role the session is connected again, and the state so far is that of the old connection.
+  const state = connection?.canType === canType ? connection.state : "connecting";
   const onTitle = useRef(title);
   onTitle.current = title;
 
@@ -177,7 +179,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       fullScreen: () => term.buffer.active.type === "alternate",
       title: (text) => onTitle.current(text),
       state: (state) => {
-        setState(state);
+        setConnection({ canType, state });
         const command = state === "open" ? takeCommand(project.id, session) : undefined;
         if (command) tty.input(`${command}\r`);
       },
