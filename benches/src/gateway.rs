@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fsa_tests::{World, ingress::free_port};
+use fsa_tests::{ReservedPort, World};
 use reqwest::Method;
 
 use crate::{
@@ -109,12 +109,14 @@ fn until_open(port: u16) {
 struct Application {
     child: Child,
     port: u16,
+    _reserved: ReservedPort,
 }
 
 impl Application {
     #[allow(clippy::disallowed_methods, reason = "the application is another process")]
     fn start() -> Self {
-        let port = free_port();
+        let reserved = ReservedPort::new();
+        let port = reserved.number;
         let program = std::env::current_exe().expect("this program");
         let child = Command::new(program)
             .args(["app", &port.to_string()])
@@ -122,7 +124,11 @@ impl Application {
             .spawn()
             .expect("this program runs");
         until_open(port);
-        Self { child, port }
+        Self {
+            child,
+            port,
+            _reserved: reserved,
+        }
     }
 }
 
@@ -137,12 +143,14 @@ impl Drop for Application {
 struct Nginx {
     child: Child,
     port: u16,
+    _reserved: ReservedPort,
 }
 
 impl Nginx {
     #[allow(clippy::disallowed_methods, reason = "the floor is another program")]
     fn start(folder: &Path, upstream: u16) -> Self {
-        let port = free_port();
+        let reserved = ReservedPort::new();
+        let port = reserved.number;
         let folder = folder.join("nginx");
         std::fs::create_dir_all(&folder).expect("a folder");
         let mut text = String::new();
@@ -166,7 +174,11 @@ impl Nginx {
             .spawn()
             .expect("nginx is installed");
         until_open(port);
-        Self { child, port }
+        Self {
+            child,
+            port,
+            _reserved: reserved,
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use fsa_model::{Phase, api::CreateProject};
 use fsa_tests::{
-    PreviewClient, TestTerminal, World,
+    PreviewClient, ReservedPort, TestTerminal, World,
     cluster::Namespace,
     exported,
-    ingress::{self, Controller, ExternalEndpoint, cookie_of},
+    ingress::{Controller, ExternalEndpoint, cookie_of},
 };
 use reqwest::{Method, header};
 use tempfile::NamedTempFile;
@@ -208,13 +208,15 @@ async fn a_missing_image_is_reported_with_the_clusters_message() {
             .contains("ImagePull"),
         "{error:?}"
     );
-    api.until_event("imageless", "warned").await;
+    // The cluster may have another warning first.
+    let could_not = "The image 127.0.0.1:9/nothing:1 could not be pulled";
+    api.until_event_matching("imageless", could_not, |event| {
+        event["kind"] == "warned" && event["message"].to_string().contains(could_not)
+    })
+    .await;
     let events = world.fsa(&["events", "imageless"]);
     let output = String::from_utf8_lossy(&events.stdout);
-    assert!(
-        output.contains("The image 127.0.0.1:9/nothing:1 could not be pulled"),
-        "{events:?}"
-    );
+    assert!(output.contains(could_not), "{events:?}");
     world.finish().await;
     assert_eq!(namespace.ours(), Vec::<String>::new());
 }
@@ -292,7 +294,8 @@ async fn session(world: &World) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ingress_controller_lets_the_owner_in_at_the_application_and_the_terminal() {
     let namespace = Namespace::new().with_postgres();
-    let listen = format!("127.0.0.1:{}", ingress::free_port());
+    let port = ReservedPort::new();
+    let listen = format!("127.0.0.1:{}", port.number);
     let more = format!(
         "network.ingress_controller = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
 expose = {{ domain = \"cluster.test\", sign_in_url = \"http://{listen}\" }}

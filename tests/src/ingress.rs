@@ -17,12 +17,13 @@ use nix::{
 use reqwest::header;
 use serde_json::Value;
 
-use crate::cluster::Namespace;
+use crate::{cluster::Namespace, reserved_port::ReservedPort};
 
 /// nginx that serves the Ingresses of a namespace on the loopback.
 pub struct Controller {
     child: Child,
     pub port: u16,
+    _reserved: ReservedPort,
 }
 
 impl Controller {
@@ -33,7 +34,8 @@ impl Controller {
         reason = "an ingress controller is another program"
     )]
     pub fn start(namespace: &Namespace, folder: &Path) -> Self {
-        let port = free_port();
+        let reserved = ReservedPort::new();
+        let port = reserved.number;
         let list = namespace.kubectl(&["get", "ingresses", "-o", "json"]);
         let list: Value = serde_json::from_str(&list).expect("a list of ingresses");
         let mut servers = String::new();
@@ -58,14 +60,18 @@ impl Controller {
             .stdin(Stdio::null())
             .spawn()
             .expect("nginx is installed");
-        let controller = Self { child, port };
+        let controller = Self {
+            child,
+            port,
+            _reserved: reserved,
+        };
         controller.until_open();
         controller
     }
 
     #[allow(clippy::disallowed_methods, reason = "nginx sends no event when it listens")]
     fn until_open(&self) {
-        for _ in 0..500 {
+        for _ in 0..6000 {
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return;
             }
@@ -119,10 +125,10 @@ impl ExternalEndpoint {
     /// Polls until the controller serves the host; it sends no event.
     ///
     /// # Panics
-    /// After half a minute.
+    /// After two minutes.
     pub async fn until_served(&self, host: &str) {
         let mut last = None;
-        for _ in 0..300 {
+        for _ in 0..1200 {
             let answer = self.request(host, "/").send().await.expect("an answer");
             // ingress-nginx: 404 for an unknown host, 503 for a host without endpoints.
             if !matches!(answer.status().as_u16(), 404 | 503) {
@@ -222,13 +228,4 @@ fn server(namespace: &Namespace, ingress: &Value, port: u16) -> String {
          proxy_set_header Connection $connection_upgrade; proxy_pass {backend}; }} }}"
     );
     text
-}
-
-/// Free port.
-#[must_use]
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port")
-        .port()
 }

@@ -13,12 +13,14 @@ pub mod model;
 pub mod preview_client;
 pub mod pty_program;
 pub mod public_host;
+pub mod reserved_port;
 pub mod terminal;
 pub mod world;
 
 pub use api::Api;
 pub use preview_client::PreviewClient;
 pub use pty_program::PtyProgram;
+pub use reserved_port::ReservedPort;
 pub use terminal::TestTerminal;
 pub use world::World;
 

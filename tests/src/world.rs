@@ -21,10 +21,10 @@ use nix::{
     unistd::{Pid, User, chown},
 };
 
-use crate::{api::Api, exported, leftovers};
+use crate::{api::Api, exported, leftovers, reserved_port::ReservedPort};
 
 /// Timeout of a server's start; the first start creates two database clusters.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(240);
 
 /// Name of the device that pasta needs, in the world of a plain user.
 const TUN: &str = "tun";
@@ -40,8 +40,10 @@ pub struct World {
     folder: tempfile::TempDir,
     options: Vec<String>,
     pub server: Option<Server>,
-    /// The address of the first start, used by later ones.
+    /// The address of every start.
     pub address: String,
+    /// Keeps the address while no server runs.
+    _port: ReservedPort,
     /// The owner's token.
     pub token: String,
     /// The user of the server, if it differs from the user of the tests.
@@ -132,12 +134,14 @@ impl World {
             .expect("a folder for the world");
         // The system user that the server becomes must be able to enter the folder.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        let port = ReservedPort::new();
         let world = Self {
             disk: None,
             folder,
             options: options.iter().map(|text| (*text).to_owned()).collect(),
             server: None,
-            address: "127.0.0.1:0".into(),
+            address: format!("127.0.0.1:{}", port.number),
+            _port: port,
             token: String::new(),
             user,
         };
@@ -166,9 +170,7 @@ impl World {
 
     fn serve_with(&mut self, more: &[&str]) {
         assert!(self.server.is_none(), "a server runs already");
-        let server = self.spawn(&self.address.clone(), more);
-        self.address = server.address();
-        self.server = Some(server);
+        self.server = Some(self.spawn(&self.address, more));
     }
 
     /// Starts one more server on the same data folder, with another address.
