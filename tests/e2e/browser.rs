@@ -10,7 +10,7 @@ use std::{
 };
 
 use fsa_tests::{
-    World,
+    ReservedPort, World,
     cluster::Namespace,
     exported,
     model::{self, Asked, Turn},
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 /// Timeout of a story. The one of all screens takes a minute alone, and four minutes on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(420);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Runs one story, and gives it what it requests of the world.
 #[allow(clippy::disallowed_methods, reason = "the tests' subject is a program")]
@@ -113,8 +113,10 @@ async fn a_person_edits_files_and_loses_no_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_copies_drops_downloads_shares_a_port_and_uses_the_keyboard_only() {
-    let mut world = World::start(&[]);
-    run_story(&mut world, "workspace-interactions", &[]).await;
+    let registry = ReservedPort::new();
+    let address = format!("127.0.0.1:{}", registry.number);
+    let mut world = World::start(&["--allow-registries", &address]);
+    run_story(&mut world, "workspace-interactions", &[&address]).await;
     world.finish().await;
 }
 
