@@ -1,10 +1,13 @@
 //! Agent adapter tests: Codex CLI and Gemini CLI, unmodified, on the runtime image, each with a scripted
 //! stand-in for its provider that is reached through the LLM proxy.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use fsa_model::{
-    agent_api::AgentAccount,
+    agent_api::{AgentAccount, AgentUsage},
     api::{CreateProject, Page},
     money::Micros,
     task::{StepKind, Task, TaskState, TaskStep},
@@ -15,6 +18,9 @@ use fsa_tests::{
     public_host::{self, PublicHost},
 };
 use serde_json::json;
+
+/// Timeout of every wait.
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// One agent, and the expected results of its work.
 struct Story {
@@ -56,6 +62,23 @@ fn stories() -> [Story; 2] {
             ],
         },
     ]
+}
+
+/// The usage of a model once so many requests are counted. They are counted after their responses have ended.
+async fn counted(api: &Api, model: &str, requests: i64) -> AgentUsage {
+    let counted = async {
+        loop {
+            let account: AgentAccount = api.get("/api/projects/work/agent").await;
+            let found = account.models.into_iter().find(|one| one.model == model);
+            if let Some(found) = found.filter(|one| one.requests >= requests) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, counted)
+        .await
+        .unwrap_or_else(|_| panic!("{requests} requests of {model} are not counted"))
 }
 
 /// Runs the agent like a person does, and checks the results.
@@ -105,11 +128,9 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
         asked.keys
     );
     assert!(task.cost > Micros(0), "{agent}: {task:?}");
-    let account: AgentAccount = api.get("/api/projects/work/agent").await;
-    let counted = account.models.iter().find(|model| model.model == story.model);
-    let counted = counted.unwrap_or_else(|| panic!("{agent}: {account:?}"));
     let requests = i64::try_from(asked.keys.len()).expect("a few");
-    assert_eq!(counted.requests, requests, "{agent}: {account:?}");
+    let counted = counted(api, story.model, requests).await;
+    assert_eq!(counted.requests, requests, "{agent}: {counted:?}");
     assert_eq!(
         (counted.input_tokens, counted.output_tokens),
         (10 * requests, 5 * requests),

@@ -87,7 +87,7 @@ async fn a_delete_completes_whenever_the_server_is_killed_and_removes_nothing_el
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), gone)
+        tokio::time::timeout(Duration::from_secs(300), gone)
             .await
             .expect("the project goes");
     }

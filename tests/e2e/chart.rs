@@ -30,7 +30,7 @@ const APPS: &str = "apps.chart.test";
 const BOXES: &str = "boxes.chart.test";
 /// The objects of the release.
 const RELEASE: &str = "app.kubernetes.io/instance=fsa";
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Helm, with none of the settings of the person who runs the tests.
 #[allow(clippy::disallowed_methods, reason = "helm is what an administrator has")]
@@ -177,7 +177,7 @@ impl Installed {
                 namespace,
                 "--wait",
                 "--timeout",
-                "120s",
+                "300s",
                 "--set",
                 &values,
                 "--set-file",
@@ -419,7 +419,7 @@ async fn the_control_plane_runs_in_the_cluster_as_the_chart_installs_it() {
             answers
         }
     });
-    tokio::task::block_in_place(|| namespace.kubectl(&["delete", &before[0], "--timeout=40s"]));
+    tokio::task::block_in_place(|| namespace.kubectl(&["delete", &before[0], "--timeout=120s"]));
     gone.store(true, Ordering::Relaxed);
     let answers = asking.await.expect("no request fails while a replica ends");
     assert!(answers > 0);
@@ -427,7 +427,7 @@ async fn the_control_plane_runs_in_the_cluster_as_the_chart_installs_it() {
     assert_eq!(same.name, sandbox.name);
     assert_eq!(api.shell("shop", "cat index.html").await, "sold here\n");
     assert_eq!(installed.page(&api).await, "sold here\n");
-    namespace.kubectl(&["rollout", "status", "deployment/fsa", "--timeout=60s"]);
+    namespace.kubectl(&["rollout", "status", "deployment/fsa", "--timeout=300s"]);
     assert!(!installed.pods().contains(&before[0]));
 
     api.delete("shop").await;
@@ -445,7 +445,7 @@ async fn the_control_plane_runs_in_the_cluster_as_the_chart_installs_it() {
             &namespace.name,
             "--wait",
             "--timeout",
-            "60s",
+            "300s",
         ],
     )
     .expect("the release can be removed");

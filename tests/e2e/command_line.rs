@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     process::Stdio,
@@ -222,10 +222,16 @@ fn refusing(status: &'static str) -> String {
     std::thread::spawn(move || {
         for connection in listener.incoming() {
             let mut connection = BufReader::new(connection.expect("a connection"));
-            let mut line = String::new();
+            let (mut line, mut body) = (String::new(), 0);
             while connection.read_line(&mut line).is_ok_and(|length| length > 2) {
+                let lower = line.to_ascii_lowercase();
+                if let Some(length) = lower.strip_prefix("content-length:") {
+                    body = length.trim().parse().expect("a length");
+                }
                 line.clear();
             }
+            // With unread bytes the connection would be reset, and with it the answer.
+            let _ = connection.read_exact(&mut vec![0; body]);
             let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             let _ = connection.get_mut().write_all(answer.as_bytes());
         }

@@ -9,7 +9,7 @@ use fsa_tests::exported;
 #[allow(clippy::disallowed_methods, reason = "the subject is a program")]
 fn doctor(without: &str) -> (i32, String) {
     let folder = tempfile::tempdir_in("/tmp").expect("a folder");
-    let script = format!("{without} exec timeout 60 \"$FSA_BIN\" doctor --listen 127.0.0.1:0");
+    let script = format!("{without} exec timeout 300 \"$FSA_BIN\" doctor --listen 127.0.0.1:0");
     let output = std::process::Command::new("unshare")
         .args(["--mount", "sh", "-ec", &script])
         .env("FSA_BIN", exported("FSA_BIN"))

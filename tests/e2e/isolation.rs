@@ -16,10 +16,17 @@ use fsa_tests::{
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-/// Shell command that tries to connect with bash's /dev/tcp for two seconds: `open` where the port accepts,
+/// Shell command that tries to connect with bash's /dev/tcp for so many seconds: `open` where the port accepts,
 /// else `refused`.
+fn dial_for(seconds: u8, host: &str, port: u16) -> String {
+    format!(
+        "timeout {seconds} bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>/dev/null && echo open || echo refused"
+    )
+}
+
+/// The same for a port that must not accept. Where nothing answers, the time passes.
 fn dial(host: &str, port: u16) -> String {
-    format!("timeout 2 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>/dev/null && echo open || echo refused")
+    dial_for(2, host, port)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,11 +42,15 @@ async fn a_sandbox_reaches_the_internet_and_nothing_that_is_private() {
         }
     });
     assert_eq!(
-        api.shell("one", &dial(&host.address.to_string(), 80))
+        api.shell("one", &dial_for(60, &host.address.to_string(), 80))
             .await
             .trim(),
         "open"
     );
+    // The kernel has the connection before the host accepts it.
+    while VISITS.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(VISITS.load(Ordering::Relaxed), 1);
 
     let address = "ip -4 -o addr show scope global 2>/dev/null | awk '{print $4}' | cut -d/ -f1";
@@ -48,7 +59,10 @@ async fn a_sandbox_reaches_the_internet_and_nothing_that_is_private() {
     api.shell("two", "setsid python3 -m http.server 9000 >/dev/null 2>&1 &")
         .await;
     api.until_port("two", 9000).await;
-    assert_eq!(api.shell("two", &dial("127.0.0.1", 9000)).await.trim(), "open");
+    assert_eq!(
+        api.shell("two", &dial_for(60, "127.0.0.1", 9000)).await.trim(),
+        "open"
+    );
     let machine = api
         .shell("one", "getent hosts $(hostname) >/dev/null; awk '$2==\"00000000\"{print $3}' /proc/net/route | head -1; true")
         .await;

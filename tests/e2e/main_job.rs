@@ -4,6 +4,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use fsa_model::{agent_api::AgentAccount, api::CreateProject, money::Micros};
@@ -126,10 +127,21 @@ async fn the_coding_agent_writes_an_application_with_a_database_that_opens_at_it
         .await;
     assert!(!seen.contains("sk-scripted"), "{seen}");
     assert!(seen.contains("ANTHROPIC_BASE_URL=http://127.0.0.1:7682/anthropic"));
-    let account: AgentAccount = api.get("/api/projects/visits/agent").await;
+    // A request is counted after its response has ended.
+    let counted = async {
+        loop {
+            let account: AgentAccount = api.get("/api/projects/visits/agent").await;
+            let requests: i64 = account.models.iter().map(|model| model.requests).sum();
+            if requests >= 3 {
+                return account;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let account = tokio::time::timeout(Duration::from_secs(240), counted)
+        .await
+        .expect("three requests are counted");
     assert!(account.spent > Micros(0), "{account:?}");
-    let requests: i64 = account.models.iter().map(|model| model.requests).sum();
-    assert!(requests >= 3, "{account:?}");
     let sandbox = api.sandbox("visits").await;
     assert_eq!(
         sandbox.ports.iter().map(|port| port.port).collect::<Vec<_>>(),

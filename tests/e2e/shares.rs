@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::client::generate_key, protocol::Role},
 };
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Creates a token of the same user with other permissions.
 async fn token(api: &Api, request: Value) -> (String, Api) {

@@ -21,7 +21,7 @@ use reqwest::Method;
 use serde_json::json;
 
 /// Timeout of every wait.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The operator's key, which no process in a sandbox may see.
 const KEY: &str = "sk-of-the-operator";
