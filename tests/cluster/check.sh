@@ -11,7 +11,7 @@ space=fsa-check
 children=()
 finish() {
     [ ${#children[@]} -eq 0 ] || kill "${children[@]}" 2>/dev/null || true
-    kubectl delete namespace $space --ignore-not-found --wait --timeout 60s --request-timeout 0 >/dev/null || warn "the namespace $space is still there"
+    kubectl delete namespace $space --ignore-not-found --wait --timeout 300s --request-timeout 0 >/dev/null || warn "the namespace $space is still there"
 }
 trap finish EXIT
 fetch() { curl --silent --show-error --fail --max-time 3 "$@"; }
@@ -20,8 +20,8 @@ from_pod() { kubectl -n $space exec other -- curl --silent --insecure --output /
 gets() { [ "$(from_pod "$1")" = "$2" ]; }
 
 kubectl apply -f "$HERE/manifests/check.yaml" >/dev/null
-kubectl -n $space rollout status deployment/web --timeout=60s --request-timeout 0 >/dev/null
-kubectl -n $space wait --for=condition=Ready --timeout=60s --request-timeout 0 pod/other >/dev/null
+kubectl -n $space rollout status deployment/web --timeout=300s --request-timeout 0 >/dev/null
+kubectl -n $space wait --for=condition=Ready --timeout=300s --request-timeout 0 pod/other >/dev/null
 say "pods run restricted, from imported images, with a volume that is theirs"
 
 pod=$(kubectl -n $space get pod -l app=web -o 'jsonpath={.items[0].status.podIP}')
@@ -65,7 +65,7 @@ spec:
       ports: [{port: 53, protocol: UDP}]
     - to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8, 169.254.0.0/16]}}]
 END
-within 20 "the policy's effect" gets "http://$pod:3000/" 000
+within 300 "the policy's effect" gets "http://$pod:3000/" 000
 gets "http://web/" 000 || die "the policy does not hold for services"
 gets "http://169.254.169.254:$metadata/" 000 || die "the policy does not hold for the metadata address"
 gets https://kubernetes.default/version 000 || die "the policy does not hold for the API server"

@@ -13,11 +13,11 @@ warden=$(pid_of warden.pid) init=$(pid_of init.pid)
 if ours "$warden" run; then
     say "ending the cluster in $DIR"
     kill -TERM "$warden"
-    timeout 90 tail --pid="$warden" -f /dev/null || die "the warden (process $warden) did not end in 90 s; see $DIR/logs/warden.log"
+    timeout 300 tail --pid="$warden" -f /dev/null || die "the warden (process $warden) did not end in 300 s; see $DIR/logs/warden.log"
 fi
 if ours "$init" inner; then
     kill -KILL "$init"
-    timeout 30 tail --pid="$init" -f /dev/null || die "the first process of the cluster ($init) did not end in 30 s"
+    timeout 120 tail --pid="$init" -f /dev/null || die "the first process of the cluster ($init) did not end in 120 s"
 fi
 
 if [ -e "$DIR/slot" ]; then

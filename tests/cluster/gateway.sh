@@ -8,5 +8,5 @@ set -euo pipefail
 cluster_dir "$@"
 need_up
 kubectl apply --server-side --force-conflicts -f "$GATEWAY/crds.yaml" >&2
-kubectl wait --for=condition=Established --timeout=30s -f "$GATEWAY/crds.yaml" >&2
+kubectl wait --for=condition=Established --timeout=300s -f "$GATEWAY/crds.yaml" >&2
 rm -rf "$DIR/run/api" # kubectl's discovery cache

@@ -55,7 +55,7 @@ exec '$INGRESS/controller' --kubeconfig '$DIR/kubeconfigs/admin' --configmap ing
     --status-port 10346 --stream-port 10347 --profiler-port 10345 --healthz-port 10344 --healthz-host 127.0.0.1 --post-shutdown-grace-period 0
 END
     start_part ingress
-    within 60 "the ingress controller's start" inside curl --silent --fail --max-time 2 http://127.0.0.1:10344/healthz
+    within 300 "the ingress controller's start" inside curl --silent --fail --max-time 20 http://127.0.0.1:10344/healthz
     ;;
 stop)
     stop_part ingress

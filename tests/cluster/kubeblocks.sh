@@ -83,13 +83,13 @@ start)
     if [ -n "$installed" ] && [ "$installed" != "$mode" ]; then
         # A test's namespace is deleted with its clusters, in the background.
         none() { [ -z "$(kubectl get clusters.apps.kubeblocks.io -A -o name)" ]; }
-        within 60 "the end of the clusters of KubeBlocks as $installed; delete them before starting $mode" none
+        within 300 "the end of the clusters of KubeBlocks as $installed; delete them before starting $mode" none
         stop_part kubeblocks
         kubectl delete --wait "$name" >&2
         rm -rf "$DIR/run/api" # kubectl's discovery cache
     fi
     crd "$mode" | kubectl apply --server-side --force-conflicts -f - >&2
-    kubectl wait --for=condition=Established --timeout=30s "$name" >&2
+    kubectl wait --for=condition=Established --timeout=300s "$name" >&2
     part kubeblocks <<END
 exec '$OWN/standin' kubeblocks '$DIR/kubeconfigs/admin' --api $api --image fsa.test/postgres:1
 END

@@ -42,9 +42,9 @@ exec '$KWOK/kwok' --kubeconfig '$DIR/kubeconfigs/admin' --manage-all-nodes=false
 END
     start_part kwok
     nodes "$count" | kubectl apply --server-side -f - >&2
-    kubectl wait --for=condition=Ready --timeout=60s --request-timeout 0 node -l type=kwok >&2
+    kubectl wait --for=condition=Ready --timeout=300s --request-timeout 0 node -l type=kwok >&2
     # The addresses of their pods come from these, and are answered for by one server.
-    kubectl wait --for=jsonpath='{.spec.podCIDR}' --timeout=60s --request-timeout 0 node -l type=kwok >&2
+    kubectl wait --for=jsonpath='{.spec.podCIDR}' --timeout=300s --request-timeout 0 node -l type=kwok >&2
     pods=$(kubectl get node -l type=kwok -o 'jsonpath={.items[*].spec.podCIDR}')
     part sandboxes <<END
 exec '$OWN/standin' sandboxes '$DIR/kubeconfigs/admin' $pods

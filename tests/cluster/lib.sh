@@ -53,7 +53,7 @@ need_up() {
 
 # inside COMMAND…: runs it in the cluster's namespaces, with the machine's files.
 inside() { nsenter -t "$(cat "$DIR/init.pid")" -m -n -p -i -u -- "$@"; }
-kubectl() { "$DIR/kubectl" --request-timeout 30s "$@"; }
+kubectl() { "$DIR/kubectl" --request-timeout 120s "$@"; }
 
 # part NAME: takes from standard input the script of a part, that ends in `exec` of its program.
 part() {

@@ -11,8 +11,8 @@ need_up
 [ -x "$DIR/parts/$2" ] || die "no part is named $2; the parts are $(cd "$DIR/parts" && echo *)"
 start_part "$2"
 case $2 in
-apiserver) within 60 "the API server's readiness" kubectl get --raw /readyz ;;
-kubelet) within 60 "kubelet's health" inside curl --silent --fail --max-time 2 http://127.0.0.1:10248/healthz ;;
-etcd) within 30 "etcd's health" inside curl --silent --fail --max-time 2 http://127.0.0.1:2379/health ;;
-containerd) within 30 "containerd's answer" ctr --address "$DIR/run/containerd.sock" --timeout 2s version ;;
+apiserver) within 300 "the API server's readiness" kubectl get --raw /readyz ;;
+kubelet) within 300 "kubelet's health" inside curl --silent --fail --max-time 20 http://127.0.0.1:10248/healthz ;;
+etcd) within 300 "etcd's health" inside curl --silent --fail --max-time 20 http://127.0.0.1:2379/health ;;
+containerd) within 300 "containerd's answer" ctr --address "$DIR/run/containerd.sock" --timeout 20s version ;;
 esac

@@ -47,17 +47,17 @@ write_parts
 printf '#!/bin/sh\nexec "%s" --kubeconfig "%s" --cache-dir "%s" "$@"\n' "$KUBERNETES/kubectl" "$DIR/kubeconfig" "$DIR/run/api" >"$DIR/kubectl"
 chmod 755 "$DIR/kubectl"
 
-answers() { curl --silent --fail --max-time 2 --cacert "$DIR/pki/ca.crt" -H "Authorization: Bearer $(head -n 1 "$DIR/pki/tokens.csv" | cut -d , -f 1)" "https://$NODE_ADDRESS:6443$1"; }
+answers() { curl --silent --fail --max-time 20 --cacert "$DIR/pki/ca.crt" -H "Authorization: Bearer $(head -n 1 "$DIR/pki/tokens.csv" | cut -d , -f 1)" "https://$NODE_ADDRESS:6443$1"; }
 start_part etcd
 start_part containerd
 start_part apiserver
-within 60 "containerd's answer" ctr --address "$DIR/run/containerd.sock" --timeout 2s version
+within 300 "containerd's answer" ctr --address "$DIR/run/containerd.sock" --timeout 20s version
 imports=()
 for image in pause coredns tools postgres; do
     "$HERE/image.sh" "$DIR" "$IMAGES/$image.tar" "fsa.test/$image:1" &
     imports+=($!)
 done
-within 120 "the API server's readiness" answers /readyz
+within 300 "the API server's readiness" answers /readyz
 for name in controller-manager scheduler provisioner policy; do
     start_part "$name"
 done
@@ -68,10 +68,10 @@ start_part kubelet
 say "the API server answers"
 sed -e "s/@DNS_ADDRESS@/$DNS_ADDRESS/" -e "s/@OUTSIDE_ADDRESS@/$OUTSIDE_ADDRESS/" "$HERE/manifests/base.yaml" |
     kubectl apply --server-side -f - >/dev/null
-within 60 "the node's entry" kubectl get node "$NODE"
+within 300 "the node's entry" kubectl get node "$NODE"
 start_part proxy # it reads the node's entry only once
-kubectl wait --for=condition=Ready --timeout=60s "node/$NODE" --request-timeout 0 >&2
-kubectl -n kube-system rollout status deployment/coredns --timeout=90s --request-timeout 0 >&2
+kubectl wait --for=condition=Ready --timeout=300s "node/$NODE" --request-timeout 0 >&2
+kubectl -n kube-system rollout status deployment/coredns --timeout=300s --request-timeout 0 >&2
 
 cat >"$DIR/env.part" <<END
 export FSA_TEST_CLUSTER='$DIR'

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 use crate::exported;
 
 /// Timeout of a pod's start on a busy machine.
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(300);
 
 /// The server's files are in memory. In a real cluster its disk is separate from the benchmark's; and
 /// containerd repeatedly counts the files that a container writes into its own layer, one by one.
@@ -184,7 +184,7 @@ network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
         command
             .arg("--kubeconfig")
             .arg(exported("FSA_TEST_KUBECONFIG"))
-            .args(["--request-timeout", "30s", "-n", &self.name]);
+            .args(["--request-timeout", "120s", "-n", &self.name]);
         command
     }
 }

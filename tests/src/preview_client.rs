@@ -7,7 +7,7 @@ use reqwest::{StatusCode, header};
 
 use crate::world::World;
 
-const TIMEOUT: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Response of a preview.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use nix::pty::{Winsize, openpty};
 
 use crate::terminal::find;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(240);
 /// Pieces of output that are buffered before they are read.
 const PIECES: usize = 1024;
 

@@ -12,7 +12,7 @@ use tokio_tungstenite::{
 
 use crate::api::Api;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Open terminal.
 pub struct TestTerminal {

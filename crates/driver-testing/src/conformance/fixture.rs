@@ -19,7 +19,7 @@ use fsa_driver::{BoxConnection, Databases, Endpoint, Observed, Result, SharedDat
 use fsa_sandboxd_client::{FileQuery, FileScope, SandboxdClient, read_body};
 
 /// Timeout of each operation: far above its usual time on a slow machine.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// The fixture of one story.
 pub struct Fixture<'a> {
