@@ -90,6 +90,9 @@ async fn a_resource_name_under_another_project_is_not_touched() {
     let project = scene.running("todo").await;
     scene.terminate(&project).await;
     scene.until(&project, Phase::Terminated).await;
+    // A sweep that began earlier may have seen the sandbox and have it destroyed again, by its name.
+    scene.sweeps(2).await;
+    scene.until_settled().await;
     let foreign = SandboxRef {
         resource: scene.resource(&project).await,
         ..orphan()
