@@ -260,7 +260,7 @@ fn a_refused_command_on_a_terminal_ends_without_a_key() {
     ] {
         let (code, shown) = on_a_terminal(&url, arguments).end();
         assert_eq!(code, Some(3), "{arguments:?}: {shown}");
-        assert!(shown.contains("the server answered 404"), "{shown}");
+        assert!(shown.contains("the server responded with status 404"), "{shown}");
     }
 }
 
@@ -275,7 +275,7 @@ fn a_secret_is_prompted_for_on_a_terminal_and_not_shown() {
     let (code, shown) = program.end();
     assert_eq!(code, Some(3), "{shown}");
     assert!(
-        shown.contains("the server answered 404") && !shown.contains("hush"),
+        shown.contains("the server responded with status 404") && !shown.contains("hush"),
         "{shown}"
     );
 }
