@@ -2,8 +2,10 @@
 // invalidates cached queries that an event affects.
 import type { QueryClient, QueryKey } from "@tanstack/react-query";
 import { useSyncExternalStore } from "react";
-import { staleQueries } from "../logic/eventQueries";
+import { endsAccess, staleQueries } from "../logic/eventQueries";
+import { discardUnsavedOf } from "../logic/unsaved";
 import type { Schemas } from "./client";
+import { me } from "./queries";
 
 export type Event = Schemas["Event"];
 export type ConnectionState = "connecting" | "open" | "lost";
@@ -103,7 +105,11 @@ export function subscribeToEvents(queries: QueryClient): () => void {
   let everOpen = false;
   return subscribe<Event>(
     (after) => (after ? `/api/events?cursor=${after}` : "/api/events?tail=true"),
-    (event) => invalidateForEvent(queries, event),
+    (event) => {
+      const user = queries.getQueryData(me.queryKey)?.id;
+      if (user !== undefined && endsAccess(event)) discardUnsavedOf(localStorage, user, event.projectId);
+      invalidateForEvent(queries, event);
+    },
     (open) => {
       setConnection(open ? "open" : "lost");
       if (!open) return;

@@ -2,10 +2,25 @@
 import { notifications } from "@mantine/notifications";
 import { queryOptions, useMutation, useQueryClient } from "@tanstack/react-query";
 import { isFinished } from "../logic/task";
+import { discardUnsavedOf, projectsWithUnsaved } from "../logic/unsaved";
 import { type FileEntry, type Project, type Schemas, api, data, errorMessage, readApiError, send } from "./client";
 
 /** Pages of a list that are read at most; a longer list would exceed the server's own limits. */
 const maxPages = 100;
+
+/**
+ * Discards the user's unsaved texts of projects that no longer exist or are no longer shared. That a project is not in
+ * the list is not enough: it may be newer, or was renamed while the pages of the list were read.
+ */
+function discardUnsavedOfGone(user: string, all: Project[]) {
+  for (const id of projectsWithUnsaved(localStorage, user).filter((id) => !all.some((one) => one.id === id))) {
+    api.GET("/api/projects/{project}", { params: { path: { project: id } } }).then(
+      ({ response }) => response.status === 404 && discardUnsavedOf(localStorage, user, id),
+      // The next list tries again.
+      () => {},
+    );
+  }
+}
 
 export const me = queryOptions({ queryKey: ["me"], queryFn: () => data(api.GET("/api/me")), staleTime: 60_000 });
 
@@ -18,13 +33,17 @@ export const signInMethods = queryOptions({
 
 export const projects = queryOptions({
   queryKey: ["projects"],
-  queryFn: async () => {
+  queryFn: async ({ client }) => {
+    const user = client.getQueryData(me.queryKey)?.id;
     const all: Project[] = [];
     let cursor = "";
     for (let page = 0; page < maxPages; page++) {
       const result = await data(api.GET("/api/projects", { params: { query: { cursor } } }));
       all.push(...result.items);
-      if (!result.nextCursor) break;
+      if (!result.nextCursor) {
+        if (user !== undefined) discardUnsavedOfGone(user, all);
+        break;
+      }
       cursor = result.nextCursor;
     }
     return all;

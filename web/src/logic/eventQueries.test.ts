@@ -1,10 +1,14 @@
 import { readFileSync } from "node:fs";
 import { expect, it } from "vitest";
 import type { Schemas } from "../api/client";
-import { staleQueries } from "./eventQueries";
+import { endsAccess, staleQueries } from "./eventQueries";
 
 const kinds = JSON.parse(readFileSync(new URL("../../api.json", import.meta.url), "utf8")).components.schemas.EventKind.enum as Schemas["EventKind"][];
 const details = (kind: Schemas["EventKind"]) => staleQueries({ kind, projectId: "p" }).some(([key]) => key === "project-details");
+
+it("a project is gone when it is deleted or no longer shared", () => {
+  expect(kinds.filter((kind) => endsAccess({ kind, projectId: "p" })).sort()).toEqual(["projectDeleted", "shareEnded"]);
+});
 
 it("an event makes the queries stale that it concerns", () => {
   for (const kind of kinds) expect(staleQueries({ kind, projectId: "p" }).slice(0, 2)).toEqual([["projects"], ["project", "p"]]);

@@ -1,10 +1,13 @@
-// Which cached queries an event of a project makes stale.
+// Effects of a project's event: which cached queries it makes stale, and whether the project is gone.
 import type { Schemas } from "../api/client";
 
 type Event = Pick<Schemas["Event"], "kind" | "projectId">;
 
 /** Events that change settings, members, variables or the database of a project. */
 const changesDetails = new Set<Event["kind"]>(["projectChanged", "shareEnded", "environmentChanged", "databaseCreated", "databaseLost", "databaseDropped"]);
+
+/** Whether the user no longer has the project. */
+export const endsAccess = (event: Event) => event.kind === "projectDeleted" || event.kind === "shareEnded";
 
 /** Keys of the queries, with all below them. */
 export function staleQueries(event: Event): (string | null | undefined)[][] {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { UnsavedTexts, countUnsaved, discardAllUnsaved } from "./unsaved";
+import { UnsavedTexts, countUnsaved, discardAllUnsaved, discardUnsavedOf, projectsWithUnsaved, unsavedKeepers } from "./unsaved";
 
 class MemoryStorage {
   private entries = new Map<string, string>();
@@ -53,6 +53,23 @@ describe("unsaved texts", () => {
     expect(texts.write("f", unsaved("x".repeat(200)))).toBe(false);
     expect(texts.paths()).toEqual([]);
     expect(new UnsavedTexts(new MemoryStorage(), "me", "p").write("f", unsaved("x".repeat(2_000_000)))).toBe(false);
+  });
+
+  it("of a project that is gone are discarded, and no others", () => {
+    const storage = new MemoryStorage();
+    for (const [user, project] of [["me", "gone"], ["me", "gone-too"], ["other", "gone"]] as const) {
+      new UnsavedTexts(storage, user, project).write("a.b/c", unsaved("x"));
+    }
+    new UnsavedTexts(storage, "me", "gone").write("d", unsaved("y"));
+    expect(projectsWithUnsaved(storage, "me").sort()).toEqual(["gone", "gone-too"]);
+    const inMemory: string[] = [];
+    const keeper = { store: () => true, discard: () => {}, discardProject: (user: string, project: string) => void inMemory.push(user, project) };
+    unsavedKeepers.add(keeper);
+    discardUnsavedOf(storage, "me", "gone");
+    unsavedKeepers.delete(keeper);
+    expect(inMemory).toEqual(["me", "gone"]);
+    expect(projectsWithUnsaved(storage, "me")).toEqual(["gone-too"]);
+    expect(projectsWithUnsaved(storage, "other")).toEqual(["gone"]);
   });
 
   it("are counted and discarded together", () => {

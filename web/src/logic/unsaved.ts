@@ -19,7 +19,13 @@ function keys(storage: Store, prefix: string): string[] {
 }
 
 /** What has unsaved texts in memory. */
-export const unsavedKeepers = new Set<{ store: () => boolean; discard: () => void }>();
+export interface UnsavedKeeper {
+  store(): boolean;
+  discard(): void;
+  /** Discards those of one user in one project. */
+  discardProject(user: string, project: string): void;
+}
+export const unsavedKeepers = new Set<UnsavedKeeper>();
 
 /** The number of unsaved texts of this browser. */
 export function countUnsaved(storage: Store): number {
@@ -30,6 +36,19 @@ export function countUnsaved(storage: Store): number {
 export function discardAllUnsaved(storage: Store) {
   for (const keeper of unsavedKeepers) keeper.discard();
   for (const key of keys(storage, allPrefix)) storage.removeItem(key);
+}
+
+/** Ids of the projects in which the user has unsaved texts. */
+export function projectsWithUnsaved(storage: Store, user: string): string[] {
+  for (const keeper of unsavedKeepers) keeper.store();
+  const prefix = `${allPrefix}${user}.`;
+  return [...new Set(keys(storage, prefix).map((key) => key.slice(prefix.length).split(".", 1)[0] ?? ""))];
+}
+
+/** For a project that the user no longer has. */
+export function discardUnsavedOf(storage: Store, user: string, project: string) {
+  for (const keeper of unsavedKeepers) keeper.discardProject(user, project);
+  for (const key of keys(storage, `${allPrefix}${user}.${project}.`)) storage.removeItem(key);
 }
 
 /** The unsaved texts of one user in one project, by path. */

@@ -166,6 +166,21 @@ await run(async ({ newPage }) => {
   await file("b.txt").click();
   await editor("b.txt").getByText("bee").waitFor();
 
+  // A project that is deleted elsewhere leaves no text in the browser.
+  const { id: gone } = await api("POST", "/api/projects", { name: "gone", template: "host" });
+  await until("the project is running", async () => (await api("GET", "/api/projects/gone")).sandbox?.status === "RUNNING");
+  await put("gone", "plan.txt", "a plan\n");
+  await page.goto(`${url}/p/gone?view=files`);
+  await file("plan.txt").click();
+  await typeAt("plan.txt", "Control+Home", "secret ");
+  const textsOf = (id) => page.evaluate((id) => Object.keys(localStorage).filter((key) => key.startsWith("fsa.unsaved.") && key.includes(id)).length, id);
+  await until("the text is stored", async () => (await textsOf(gone)) > 0);
+  await api("DELETE", "/api/projects/gone");
+  await page.getByRole("heading", { name: "Project gone not found" }).waitFor();
+  await until("the text is removed", async () => (await textsOf(gone)) === 0);
+  await page.goto(`${url}/p/edit?view=files`);
+  await file("b.txt").click();
+
   // Signing out leaves nothing in the browser, and asks before.
   await typeAt("b.txt", "Control+Home", "q");
   await page.getByRole("button", { name: /account menu/ }).click();

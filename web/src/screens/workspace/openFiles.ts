@@ -71,7 +71,7 @@ export class OpenFiles {
     this.discard(this.below(path));
   }
 
-  /** The project was deleted. */
+  /** The project was deleted, or the user lost access to it. */
   discardAll() {
     this.discard([...this.files.keys(), ...this.unsaved.paths()]);
   }
@@ -116,9 +116,10 @@ export class OpenFiles {
 }
 
 const all = new Map<string, OpenFiles>();
+const keyOf = (project: string, user: string) => `${user} ${project}`;
 
 export function openFiles(project: string, user: string): OpenFiles {
-  const key = `${user} ${project}`;
+  const key = keyOf(project, user);
   let files = all.get(key);
   if (!files) {
     files = new OpenFiles(project, user);
@@ -133,7 +134,8 @@ const discard = () => {
   for (const files of all.values()) files.forget();
   all.clear();
 };
-unsavedKeepers.add({ store, discard });
+const discardProject = (user: string, project: string) => all.get(keyOf(project, user))?.discardAll();
+unsavedKeepers.add({ store, discard, discardProject });
 
 addEventListener("beforeunload", (event) => {
   if (!store()) event.preventDefault();
