@@ -12,7 +12,7 @@ use std::{
 
 use fsa_model::{
     Repository,
-    api::{CreateProject, EncryptionKey},
+    api::{CreateProject, EncryptionKey, Page},
     task::{CreateTask, Task, TaskState},
 };
 use fsa_tests::{
@@ -121,7 +121,7 @@ async fn text(api: &Api, path: &str) -> String {
 async fn resealed(api: &Api, keys: usize) -> Vec<EncryptionKey> {
     let wait = async {
         loop {
-            let all: Vec<EncryptionKey> = api.get("/api/keys").await;
+            let all = api.get::<Page<EncryptionKey>>("/api/keys").await.items;
             if all.len() == keys && all.iter().all(|key| key.current == (key.values > 0)) {
                 return all;
             }
@@ -285,7 +285,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
 
     // The key is rotated while the server works, and the old one is removed.
-    let before: Vec<EncryptionKey> = api.get("/api/keys").await;
+    let before = api.get::<Page<EncryptionKey>>("/api/keys").await.items;
     let rotated = world.fsa(&["keys", "rotate"]);
     assert!(
         rotated.status.success(),

@@ -3,7 +3,7 @@ import { notifications } from "@mantine/notifications";
 import { queryOptions, useMutation, useQueryClient } from "@tanstack/react-query";
 import { isFinished } from "../logic/task";
 import { discardUnsavedOf, projectsWithUnsaved } from "../logic/unsaved";
-import { type FileEntry, type Project, type Schemas, api, data, errorMessage, readApiError, send } from "./client";
+import { type Project, type Schemas, api, data, errorMessage, readApiError, send } from "./client";
 
 /** Pages of a list that are read at most; a longer list would exceed the server's own limits. */
 const maxPages = 100;
@@ -101,8 +101,8 @@ export const directory = (id: string, path: string) =>
     queryFn: async ({ signal }) => {
       const response = await send(filesUrl(id, path, "&list=true"), { signal });
       if (!response.ok) throw await readApiError(response);
-      const entries = (await response.json()) as FileEntry[];
-      return entries.sort(
+      const { items } = (await response.json()) as Schemas["Page_FileEntry"];
+      return items.sort(
         (a, b) => Number(b.kind === "directory") - Number(a.kind === "directory") || a.name.localeCompare(b.name),
       );
     },

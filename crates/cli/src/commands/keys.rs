@@ -1,7 +1,7 @@
 //! `fsa keys`: the keys that stored secrets are encrypted with. `rotate` writes the key file of a data folder; the other
 //! commands send requests to a server, whose database records which key encrypts each secret.
 
-use fsa_model::api::EncryptionKey;
+use fsa_model::api::{EncryptionKey, Page};
 use fsa_server::encryption::KeyRing;
 use nix::unistd::Uid;
 use reqwest::Method;
@@ -29,8 +29,8 @@ pub fn rotate(serve: ServeArguments) -> Outcome {
 pub async fn run(client: &Client, command: ServerKeys, json: bool) -> Outcome {
     match command {
         ServerKeys::List => {
-            let all: Vec<EncryptionKey> = client.get("/api/keys").await?;
-            output::print_list(json, all, |all| {
+            let keys: Page<EncryptionKey> = client.get("/api/keys").await?;
+            output::print_list(json, keys.items, |all| {
                 output::table(
                     &["KEY", "SECRETS", ""],
                     all.iter().map(|key| {

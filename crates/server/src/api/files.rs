@@ -20,7 +20,9 @@ use axum::{
     response::Response,
 };
 use fsa_model::{
-    ErrorBody, percent,
+    ErrorBody,
+    api::Page,
+    percent,
     sandboxd::{FileEntry, MoveRequest, PROJECT_FOLDER, USER_NAME},
 };
 use fsa_sandboxd_client::{FileQuery, FileScope};
@@ -38,7 +40,7 @@ use crate::{
     },
     error::{Error, Result},
     extract::{Json, Path, Query},
-    sandbox_client::{RunningSandbox, pass_through},
+    sandbox_client::{RunningSandbox, as_items, pass_through},
     state::App,
     store::{projects, quotas},
 };
@@ -145,7 +147,7 @@ impl FilesQuery {
            ("If-Unmodified-Since" = Option<String>, Header, description = "412 where the file is newer")),
     responses((status = OK, description = "the file, the archive, or the list", content(
                   (Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-tar"),
-                  (Vec<FileEntry> = "application/json"))),
+                  (Page<FileEntry> = "application/json"))),
               (status = PARTIAL_CONTENT), (status = NOT_MODIFIED), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run, or the path is a folder"),
               (status = PRECONDITION_FAILED, body = ErrorBody), (status = RANGE_NOT_SATISFIABLE, body = ErrorBody)))]
@@ -167,10 +169,11 @@ async fn read_file(
         false => FileScope::All,
     };
     let sandbox = RunningSandbox::of(&app, &project).await?;
+    let method = request.method().clone();
     let response = sandbox
         .sandboxd()
         .read_file(
-            request.method().clone(),
+            method.clone(),
             scope,
             &query.query(&path)?,
             request_fields(request.headers()),
@@ -179,13 +182,16 @@ async fn read_file(
         .await?;
     let mut response = pass_through(response, &RESPONSE_FIELDS);
     let kind = response.headers().get(header::CONTENT_TYPE);
-    let known =
-        kind.is_some_and(|kind| kind == "application/x-tar" || (query.list && kind == "application/json"));
+    let lists = query.list && kind.is_some_and(|kind| kind == "application/json");
+    let known = lists || kind.is_some_and(|kind| kind == "application/x-tar");
     if !known && response.status() != StatusCode::NOT_MODIFIED {
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/octet-stream"),
         );
+    }
+    if lists {
+        return Ok(as_items(&method, response));
     }
     if !query.list {
         response.headers_mut().insert(

@@ -1,7 +1,10 @@
 //! Encryption keys for stored secrets, by id: `/api/keys`, for the owners of the system.
 
 use axum::extract::State;
-use fsa_model::{ErrorBody, api::EncryptionKey};
+use fsa_model::{
+    ErrorBody,
+    api::{EncryptionKey, Page},
+};
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -20,11 +23,14 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// The keys, newest last, and the number of secrets encrypted with each
 #[utoipa::path(get, path = "/api/keys", tag = "keys",
-    responses((status = OK, body = Vec<EncryptionKey>), (status = FORBIDDEN, body = ErrorBody)))]
-async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<EncryptionKey>>> {
+    responses((status = OK, body = Page<EncryptionKey>), (status = FORBIDDEN, body = ErrorBody)))]
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Page<EncryptionKey>>> {
     caller.must_be_owner()?;
     app.key_ring.reload()?;
-    Ok(Json(keys(&app).await?))
+    Ok(Json(Page {
+        items: keys(&app).await?,
+        next_cursor: None,
+    }))
 }
 
 /// Removes an unused key from the key file

@@ -20,7 +20,11 @@ use fsa_model::{
 use fsa_sandboxd_client::SandboxdClient;
 use secrecy::SecretString;
 
-pub(crate) use self::{pass_through::pass_through, streams::Streams, websocket::Handshake};
+pub(crate) use self::{
+    pass_through::{as_items, pass_through},
+    streams::Streams,
+    websocket::Handshake,
+};
 use crate::{
     Error, Result,
     auth::permission::{Authorized, Permission},

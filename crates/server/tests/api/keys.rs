@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fsa_model::api::EncryptionKey;
+use fsa_model::api::{EncryptionKey, Page};
 use fsa_server::{
     encryption::KeyRing,
     store::key_rotation::{self, UnusableSecrets},
@@ -103,7 +103,12 @@ async fn an_owner_lists_keys_and_cannot_remove_used_ones() {
     let owner = world.owner().await;
     project(&owner, "shop").await;
 
-    let all: Vec<EncryptionKey> = owner.get("/api/keys").await.expect(200).read();
+    let all = owner
+        .get("/api/keys")
+        .await
+        .expect(200)
+        .read::<Page<EncryptionKey>>()
+        .items;
 
     let newest = hex::encode(world.app.key_ring.current());
     assert_eq!(all.len(), 2, "{all:?}");
@@ -132,7 +137,12 @@ async fn an_owner_lists_keys_and_cannot_remove_used_ones() {
     world
         .database
         .sql("update databases set password = overlay(password placing '\\x01020304'::bytea from 2 for 4)");
-    let all: Vec<EncryptionKey> = owner.get("/api/keys").await.expect(200).read();
+    let all = owner
+        .get("/api/keys")
+        .await
+        .expect(200)
+        .read::<Page<EncryptionKey>>()
+        .items;
     let lost = all.iter().find(|key| !key.available).expect("it is listed");
     assert_eq!((lost.id.as_str(), lost.values), ("01020304", 1));
 }
