@@ -12,7 +12,7 @@ export const hasRole = (role: ProjectRole, required: ProjectRole) => order.index
 export const assignableRoles: { value: Exclude<ProjectRole, "owner">; label: string; description: string }[] = [
   { value: "viewer", label: "Viewer", description: "can view status, files, logs, previews, and terminals without typing" },
   { value: "editor", label: "Editor", description: "can also use terminals, change files and environment, and start and stop the sandbox" },
-  { value: "admin", label: "Admin", description: "can also change settings, port visibility, and members" },
+  { value: "admin", label: "Admin", description: "can also change settings, port settings, and members" },
 ];
 
 /** The project in a URL: its name, or its id where the user has access to another project of the same name. */

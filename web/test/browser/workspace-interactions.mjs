@@ -1,10 +1,10 @@
-// Interactions in a workspace: clipboard, file drop, download, log filter, pane resize, port visibility, phone keys,
+// Interactions in a workspace: clipboard, file drop, download, log filter, pane resize, port settings, phone keys,
 // and the whole lifecycle with the keyboard only. Also live updates of changes by the `fsa` command line.
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { promisify } from "node:util";
-import { api, check, clear, drop, escape, fileServer, hasFocus, idle, openTerminal, prompts, put, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
+import { api, check, clear, drop, escape, hasFocus, idle, openTerminal, prompts, put, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
 
 /** Runs the command line as the owner, against the same server. */
 const fsa = (...words) => promisify(execFile)(process.env.FSA_BIN, words, { timeout: 180_000 });
@@ -12,6 +12,26 @@ const view = (page, name) => page.getByRole("tab", { name, exact: true }).click(
 /** Address of an image registry, which this story serves. */
 const registry = process.argv[2];
 const exec = async (...command) => (await api("POST", "/api/projects/demo/exec", { command })).stdout;
+
+/** Answers every request, on port 3000, and forbids to be shown in a frame at three of its paths. */
+const application = `
+import http.server
+rules = {
+    "/deny": ("X-Frame-Options", "DENY"),
+    "/same-origin": ("X-Frame-Options", "SAMEORIGIN"),
+    "/ancestors": ("Content-Security-Policy", "frame-ancestors 'self'"),
+}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Cache-Control", "no-store")
+        if self.path in rules: self.send_header(*rules[self.path])
+        self.end_headers()
+        self.wfile.write(f"<h1>Come in</h1><p>Host: {self.headers['Host']}</p>".encode())
+    def log_message(self, form, *rest): pass
+http.server.ThreadingHTTPServer(("", 3000), Handler).serve_forever()
+`;
 
 await run(async ({ newPage }) => {
   const page = await newPage({ permissions: ["clipboard-read", "clipboard-write"], acceptDownloads: true });
@@ -126,12 +146,12 @@ await run(async ({ newPage }) => {
 
   // Port visibility: anyone with the link, public, and members only again.
   await openTerminal(page);
-  await put("demo", "serve.py", fileServer);
-  await type(page, "clear; echo '<h1>Come in</h1>' > index.html; python3 serve.py");
+  await put("demo", "serve.py", application);
+  await type(page, "clear; python3 serve.py");
   await view(page, "Preview");
   await page.frameLocator("iframe.frame").getByRole("heading", { name: "Come in" }).waitFor();
   const setVisibility = async (visibility) => {
-    await page.getByRole("button", { name: "Port visibility" }).click();
+    await page.getByRole("button", { name: "Port settings" }).click();
     await page.getByRole("menuitem", { name: visibility, exact: true }).click();
   };
   const { protocol, host } = new URL(url);
@@ -155,6 +175,34 @@ await run(async ({ newPage }) => {
   await setVisibility("Members only");
   await until("a private port", async () => (await api("GET", "/api/projects/demo/ports")).items.some((port) => port.port === 3000 && port.sharing === "private"));
   check((await headingForStranger(address)) === "Sign in", "a port that is private again requires a sign-in");
+
+  // Where the application forbids to be shown in a frame, the preview says so and opens it in a tab.
+  const go = async (path) => {
+    await page.getByRole("textbox", { name: "Path" }).fill(path);
+    await page.getByRole("button", { name: "Reload" }).click();
+  };
+  const frame = page.frameLocator("iframe.frame");
+  for (const [path, rule] of [["/deny", "X-Frame-Options: DENY"], ["/same-origin", "X-Frame-Options: SAMEORIGIN"], ["/ancestors", "frame-ancestors 'self'"]]) {
+    await go(path);
+    await frame.getByRole("heading", { name: "This application does not allow being shown in a frame." }).waitFor();
+    await frame.getByText(rule).waitFor();
+  }
+  await screenshot(page, "no-frame");
+  const [tab] = await Promise.all([page.waitForEvent("popup"), frame.getByRole("link", { name: "Open in new tab" }).click()]);
+  await tab.getByRole("heading", { name: "Come in" }).waitFor();
+  check(tab.url() === `${address}ancestors`, `the tab is at ${tab.url()}`);
+  await tab.close();
+  await go("/");
+
+  // An application that answers only to localhost sees that name as its host.
+  await page.frameLocator("iframe.frame").getByText(`Host: demo--3000.${host}`).waitFor();
+  await page.getByRole("button", { name: "Port settings" }).click();
+  await page.getByRole("menuitem", { name: "localhost:3000", exact: true }).click();
+  await page.frameLocator("iframe.frame").getByText("Host: localhost:3000").waitFor();
+  await page.getByRole("button", { name: "Port settings" }).click();
+  await page.locator('[role=menuitem][aria-current="true"]').and(page.getByRole("menuitem", { name: "localhost:3000", exact: true })).waitFor();
+  await screenshot(page, "port-settings");
+  await page.keyboard.press("Escape");
 
   // A phone has buttons for keys that its keyboard lacks.
   const phone = await newPage({ viewport: { width: 390, height: 844 }, hasTouch: true });

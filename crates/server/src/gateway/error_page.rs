@@ -17,6 +17,8 @@ pub(super) struct ErrorPage {
     advice: String,
     /// The page reloads itself after this number of seconds.
     refresh_seconds: Option<u8>,
+    /// Text and URL of a link, which opens in a new tab.
+    link: Option<(&'static str, String)>,
 }
 
 impl ErrorPage {
@@ -32,7 +34,13 @@ impl ErrorPage {
             title: title.into(),
             advice: advice.into(),
             refresh_seconds: None,
+            link: None,
         }
+    }
+
+    pub(super) fn link(mut self, text: &'static str, url: &str) -> Self {
+        self.link = Some((text, url.to_owned()));
+        self
     }
 
     /// Adds `Retry-After`, and reloads the page after as many seconds.
@@ -97,12 +105,24 @@ impl ErrorPage {
             .refresh_seconds
             .map(|seconds| format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"))
             .unwrap_or_default();
+        let link = self
+            .link
+            .as_ref()
+            .map(|(text, url)| {
+                format!(
+                    "<p><a href=\"{}\" target=\"_blank\" rel=\"noopener\">{text}</a></p>",
+                    escape_html(url)
+                )
+            })
+            .unwrap_or_default();
         format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">{refresh}\
              <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>\
              body{{font:1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:20vh auto;padding:0 1rem;\
-             color-scheme:light dark}}h1{{font-size:1.3rem}}p{{opacity:.8}}</style></head>\
-             <body><h1>{title}</h1><p>{advice}</p></body></html>\n",
+             color-scheme:light dark}}h1{{font-size:1.3rem}}p{{opacity:.8}}\
+             a{{display:inline-block;padding:.3rem .8rem;border:1px solid;border-radius:.3rem;color:inherit;\
+             text-decoration:none}}</style></head>\
+             <body><h1>{title}</h1><p>{advice}</p>{link}</body></html>\n",
             title = escape_html(&self.title),
             advice = escape_html(&self.advice),
         )
@@ -115,7 +135,10 @@ pub(super) fn redirect(to: &str) -> Response<Body> {
     *response.status_mut() = StatusCode::FOUND;
     let target = HeaderValue::from_str(to).unwrap_or_else(|_| HeaderValue::from_static("/"));
     response.headers_mut().insert(header::LOCATION, target);
-    set_security_headers(response.headers_mut());
+    let fields = response.headers_mut();
+    set_security_headers(fields);
+    // Of the page that requested it, the origin stays: it says which page frames the target (`framing`).
+    fields.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
     response
 }
 

@@ -25,7 +25,7 @@ pub(super) struct HostNames<'a> {
 
 impl HostNames<'_> {
     /// The origin of the preview, as the request names it.
-    fn public_origin(&self) -> String {
+    pub(super) fn public_origin(&self) -> String {
         let host = self.host.to_str().unwrap_or_default();
         format!("{}://{host}", self.settings.origin.scheme())
     }

@@ -9,6 +9,7 @@
 mod access;
 mod error_page;
 mod failure_pages;
+mod framing;
 pub(crate) mod handoff;
 mod headers;
 mod host_header;
@@ -284,6 +285,8 @@ async fn forward(
         return failure_pages::not_running(&route.target).response(request.headers());
     };
     let accept = request.headers().get(header::ACCEPT).cloned();
+    let embedder = framing::embedder(&core.settings.origin, request.method(), request.headers());
+    let path = request.uri().path_and_query().cloned();
     let upgrade = match request.version() {
         Version::HTTP_11 => headers::requested_upgrade(request.headers()),
         _ => None,
@@ -306,7 +309,7 @@ async fn forward(
     let shown = (route.host_header == HostHeader::Public).then_some(host);
     headers::set_forwarded_fields(request.headers_mut(), address, shown, core.settings.is_https());
     names.rewrite_request(request.headers_mut());
-    if let Some(path) = request.uri().path_and_query().cloned() {
+    if let Some(path) = path.clone() {
         *request.uri_mut() = http::Uri::from(path);
     }
     request.extensions_mut().clear();
@@ -314,7 +317,18 @@ async fn forward(
         Ok(Outcome::Response(mut response)) => {
             headers::prepare_response(response.headers_mut(), None, name);
             names.rewrite_response(response.headers_mut());
-            response
+            let origin = &core.settings.origin;
+            let forbidding = embedder
+                .filter(|_| !response.status().is_redirection())
+                .and_then(|by| framing::forbidden_by(response.headers(), by, origin, origin.scheme()));
+            match forbidding {
+                Some(rule) => {
+                    let path = path.as_ref().map_or("/", http::uri::PathAndQuery::as_str);
+                    framing::explanation(&rule, &format!("{}{path}", names.public_origin()))
+                        .response(&accept_header(accept))
+                }
+                None => response,
+            }
         }
         Ok(Outcome::Switched {
             headers: mut fields,

@@ -420,6 +420,46 @@ async fn an_application_that_knows_only_localhost_sees_localhost() {
 }
 
 #[tokio::test]
+async fn only_the_main_pages_frame_explains_an_application_that_forbids_frames() {
+    let scene = Scene::new().await;
+    scene.serve(3000).await;
+    let main_page = format!("http://{}/", scene.world.address);
+    let load = |dest: &str, referer: &str| {
+        scene
+            .program(3000)
+            .with("accept", "text/html")
+            .with("sec-fetch-mode", "navigate")
+            .with("sec-fetch-dest", dest)
+            .with("referer", referer)
+    };
+    let path = "/a?x-frame-options=SAMEORIGIN&x-app=%22";
+    let own_page = scene.origin(3000);
+
+    let explained = load("iframe", &main_page).get(path).await.expect(200);
+    let text = explained.text();
+    assert!(text.contains("X-Frame-Options: SAMEORIGIN"), "{text}");
+    let link = format!(
+        "href=\"{own_page}{}\" target=\"_blank\"",
+        path.replace('&', "&amp;")
+    );
+    assert!(text.contains(&link), "{text}");
+    assert_eq!(explained.headers["cache-control"], "no-store");
+    assert!(!explained.headers.contains_key("x-frame-options"));
+    let policy = explained.headers["content-security-policy"].to_str().unwrap();
+    assert!(
+        policy.ends_with(main_page.trim_end_matches('/')),
+        "the main page may frame it: {policy}"
+    );
+
+    // In a tab, and in a frame of its own page, the application is what the browser shows.
+    for request in [load("document", &main_page), load("iframe", &own_page)] {
+        let shown = request.get(path).await.expect(200);
+        assert_eq!(shown.headers["x-frame-options"], "SAMEORIGIN");
+        assert!(shown.json()["headers"]["host"].is_array());
+    }
+}
+
+#[tokio::test]
 async fn redirects_to_localhost_lead_to_the_preview() {
     let scene = Scene::new().await;
     scene.serve(3000).await;

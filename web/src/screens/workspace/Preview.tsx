@@ -1,6 +1,6 @@
-// Preview of the sandbox's ports: port selection, address bar, iframe, and port visibility.
+// Preview of the sandbox's ports: port selection, address bar, iframe, and the settings of a port.
 import { ActionIcon, Button, CopyButton, Menu, Modal, Select, Text, TextInput, Tooltip } from "@mantine/core";
-import { IconExternalLink, IconLink, IconLock, IconRefresh, IconWorld } from "@tabler/icons-react";
+import { IconCheck, IconExternalLink, IconLink, IconLock, IconRefresh, IconWorld } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { type Port, type Project, type Schemas, api, data } from "../../api/client";
@@ -17,6 +17,11 @@ const sandbox = [
 ].join(" ");
 const icons = { private: IconLock, link: IconLink, public: IconWorld };
 const visibilities = { private: "Members only", link: "Anyone with the link", public: "Public" };
+/** Host names that the application sees in requests. */
+const hostHeaders = (port: Port): Record<Schemas["HostHeader"], { name: string; use: string }> => ({
+  public: { name: new URL(port.url).host, use: "The preview's own name" },
+  localhost: { name: `localhost:${port.port}`, use: "For an application that answers to no other name" },
+});
 
 export default function Preview({ project }: { project: Project }) {
   const queries = useQueryClient();
@@ -48,13 +53,13 @@ export default function Preview({ project }: { project: Project }) {
     setPath(next);
     setReloads(reloads + 1);
   };
-  const setVisibility = async (sharing: Schemas["Sharing"]) => {
+  const change = async (body: Schemas["SharePort"]) => {
     try {
-      const shared = await data(
-        api.PUT("/api/projects/{project}/ports/{port}", { params: { path: { project: project.id, port: port.port } }, body: { sharing } }),
-      );
-      if (shared.link) setLink(shared.link);
+      const changed = await data(api.PUT("/api/projects/{project}/ports/{port}", { params: { path: { project: project.id, port: port.port } }, body }));
+      if (changed.link) setLink(changed.link);
       await queries.invalidateQueries({ queryKey: ["project", project.id] });
+      // What the application answered may depend on the host name.
+      if (body.hostHeader) setReloads((count) => count + 1);
     } catch (error) {
       notifyError(error);
     }
@@ -93,10 +98,10 @@ export default function Preview({ project }: { project: Project }) {
           </ActionIcon>
         </Tooltip>
         {hasRole(project.role, "admin") && (
-          <Menu position="bottom-end" width={220}>
+          <Menu position="bottom-end" width={280}>
             <Menu.Target>
-              <Tooltip label={`Port visibility: ${visibilities[port.sharing].toLowerCase()}`}>
-                <ActionIcon aria-label="Port visibility">
+              <Tooltip label={`Port settings: ${visibilities[port.sharing].toLowerCase()}`}>
+                <ActionIcon aria-label="Port settings">
                   <Icon size={16} />
                 </ActionIcon>
               </Tooltip>
@@ -106,8 +111,28 @@ export default function Preview({ project }: { project: Project }) {
               {(Object.keys(visibilities) as (keyof typeof visibilities)[]).map((sharing) => {
                 const Icon = icons[sharing];
                 return (
-                  <Menu.Item key={sharing} leftSection={<Icon size={15} />} onClick={() => void setVisibility(sharing)} fw={sharing === port.sharing ? 600 : 400}>
+                  <Menu.Item key={sharing} leftSection={<Icon size={15} />} onClick={() => void change({ sharing })} fw={sharing === port.sharing ? 600 : 400}>
                     {sharing === "link" && port.sharing === "link" ? "Create new link (revokes the old one)" : visibilities[sharing]}
+                  </Menu.Item>
+                );
+              })}
+              <Menu.Divider />
+              <Menu.Label>Host name that the application sees</Menu.Label>
+              {Object.entries(hostHeaders(port)).map(([header, { name, use }]) => {
+                const hostHeader = header as Schemas["HostHeader"];
+                const selected = hostHeader === (port.hostHeader ?? "public");
+                return (
+                  <Menu.Item
+                    key={hostHeader}
+                    leftSection={<IconCheck size={15} aria-hidden visibility={selected ? "visible" : "hidden"} />}
+                    aria-label={name}
+                    aria-current={selected}
+                    onClick={() => void change({ hostHeader })}
+                  >
+                    <span style={{ overflowWrap: "anywhere" }}>{name}</span>
+                    <Text size="xs" c="dimmed">
+                      {use}
+                    </Text>
                   </Menu.Item>
                 );
               })}
@@ -122,6 +147,8 @@ export default function Preview({ project }: { project: Project }) {
           title={`Port ${port.port} of ${project.name}`}
           src={url}
           sandbox={sandbox}
+          // The gateway then knows that this page is what frames a response, and explains one that forbids it.
+          referrerPolicy="origin"
           allow="clipboard-read; clipboard-write; microphone; camera; fullscreen"
         />
       ) : (
