@@ -142,6 +142,8 @@ async fn a_missing_image_or_a_broken_archive_is_reported_at_once() {
     assert!(text.contains("archive"), "{text}");
     let images: Value = api.get("/api/images").await;
     assert!(!images.to_string().contains("broken"), "{images}");
+    let output = world.fsa(&["image", "remove", "broken"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
     world.finish().await;
 }
 

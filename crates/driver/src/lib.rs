@@ -15,8 +15,8 @@ use std::{pin::Pin, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_model::{
-    ContainerState, DatabaseSpec, Failure, FailureKind, ProjectId, ResourceName, SandboxRef, SandboxSpec,
-    api::ImageInfo, sandboxd::Usage, spec::Credentials,
+    ContainerState, DatabaseSpec, Failure, FailureKind, Image, ProjectId, ResourceName, SandboxRef,
+    SandboxSpec, api::ImageInfo, sandboxd::Usage, spec::Credentials,
 };
 use futures_util::Stream;
 pub use region::{Region, Regions};
@@ -230,6 +230,19 @@ pub trait Driver: Send + Sync {
     /// A broken archive leaves nothing behind.
     async fn import_image(&self, name: &str, archive: BoxStream<std::io::Result<Bytes>>)
     -> Result<ImageInfo>;
+
+    /// The name in [`Self::images`] of what a sandbox of `image` starts from; `None` if nothing stored here.
+    async fn stored_image(&self, _image: &Image) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Removes a stored image by its name in [`Self::images`]. Its files follow once no sandbox needs them.
+    async fn remove_image(&self, name: &str) -> Result<()> {
+        Err(DriverError::new(
+            FailureKind::Input,
+            format!("this region has no image {name:?}"),
+        ))
+    }
 
     /// Checks that the spec's image exists, to report a missing one before the start.
     async fn check_image(&self, spec: &SandboxSpec) -> Result<()>;

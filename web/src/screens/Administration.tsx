@@ -1,4 +1,4 @@
-// Administration screen, for owners: users, system health, and the audit log.
+// Administration screen, for owners: users, images, system health, and the audit log.
 import { ActionIcon, Alert, Badge, Button, CopyButton, Group, Menu, Modal, Select, Table, Tabs, Text, TextInput, Title } from "@mantine/core";
 import { IconDots, IconUserPlus } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
@@ -7,6 +7,7 @@ import { type Schemas, type User, api, data, errorMessage } from "../api/client"
 import { audit, me, notifyError, users } from "../api/queries";
 import { formatUsage } from "../logic/limits";
 import { formatDateTime, timeAgo } from "../logic/time";
+import { Images } from "./administration/Images";
 import { Limits } from "./administration/Limits";
 import { System } from "./administration/System";
 
@@ -19,11 +20,15 @@ export function Administration() {
       <Tabs defaultValue="users" keepMounted={false}>
         <Tabs.List mb="md">
           <Tabs.Tab value="users">Users</Tabs.Tab>
+          <Tabs.Tab value="images">Images</Tabs.Tab>
           <Tabs.Tab value="system">System</Tabs.Tab>
           <Tabs.Tab value="audit">Audit log</Tabs.Tab>
         </Tabs.List>
         <Tabs.Panel value="users">
           <Users />
+        </Tabs.Panel>
+        <Tabs.Panel value="images">
+          <Images />
         </Tabs.Panel>
         <Tabs.Panel value="system">
           <System />

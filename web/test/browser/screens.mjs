@@ -137,6 +137,8 @@ await run(async ({ newPage }) => {
       await page.goto(`${url}/administration`);
       await page.getByText("1 user").waitFor();
       await inspectScreen("users");
+      await page.getByRole("tab", { name: "Images" }).click();
+      await page.getByText("No images are stored.").waitFor();
       await page.getByRole("tab", { name: "System" }).click();
       await page.locator('[data-usage="notes"]').waitFor();
       await page.locator('[data-check="kernel"]').waitFor();

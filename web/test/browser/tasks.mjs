@@ -1,4 +1,4 @@
-// Agent tasks: run a prompt with Claude Code, watch its steps, view the changed files, and cancel another task.
+// Agent tasks: run a prompt with Claude Code, watch its steps, view the changed files, and cancel another task. Also removes an image.
 // The model is scripted by the Rust test: it writes notes.txt, and then waits for a file named go.
 import { api, check, run, screenshot, signIn, until, url } from "./lib.mjs";
 
@@ -35,4 +35,18 @@ await run(async ({ newPage }) => {
   await diff.locator('[data-line="added"]', { hasText: "+hello" }).waitFor();
   await page.getByText("Changed files: go, notes.txt").waitFor();
   await screenshot(page, "task");
+
+  // The project's image is removed once no project uses it.
+  await page.goto(`${url}/administration`);
+  await page.getByRole("tab", { name: "Images" }).click();
+  const removeImage = async () => {
+    await page.getByRole("button", { name: "Remove web" }).click();
+    await page.getByRole("dialog", { name: "Remove web?" }).getByRole("button", { name: "Remove", exact: true }).click();
+  };
+  await removeImage();
+  await page.getByText(/^The image web is used by \S+\/notes\./).waitFor();
+  await screenshot(page, "images");
+  await api("DELETE", "/api/projects/notes");
+  await removeImage();
+  await page.getByText("No images are stored.").waitFor();
 });

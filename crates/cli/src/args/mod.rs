@@ -140,7 +140,7 @@ pub enum ClientCommand {
     /// Manage the credential that git in a project's sandbox uses
     #[command(subcommand)]
     GitCredential(GitCredential),
-    /// Import and list images to create projects from
+    /// Import, list and remove images to create projects from
     #[command(subcommand)]
     Image(Image),
 }

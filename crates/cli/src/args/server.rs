@@ -42,6 +42,11 @@ pub enum Image {
         #[arg(long)]
         name: Option<String>,
     },
-    /// List imported images
+    /// List the stored images: imported ones, and those of registries
     List,
+    /// Remove an image that no project uses; for owners of the system
+    Remove {
+        /// Name, from `fsa image list`
+        name: String,
+    },
 }

@@ -47,6 +47,13 @@ pub async fn run(client: &Client, command: Image, json: bool) -> Outcome {
                 ));
             });
         }
+        Image::Remove { name } => {
+            client::checked(client.request(Method::DELETE, &format!("/api/images/{}", encode(&name))))
+                .await?;
+            output::notice(&format!(
+                "Removed {name}. Its files follow once no sandbox needs them."
+            ));
+        }
         Image::List => {
             let images: Page<ImageInfo> = client.get("/api/images").await?;
             output::print(json, &images, |images| {

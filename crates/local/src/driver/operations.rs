@@ -15,7 +15,8 @@ use fsa_driver::{
     keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
-    ContainerState, Failure, FailureKind, ProjectId, SandboxRef, SandboxSpec, api::ImageInfo, sandboxd::Usage,
+    ContainerState, Failure, FailureKind, Image, ProjectId, SandboxRef, SandboxSpec, api::ImageInfo,
+    sandboxd::Usage,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::net::TcpSocket;
@@ -221,6 +222,14 @@ impl Driver for LocalDriver {
 
     async fn images(&self) -> Result<Vec<ImageInfo>> {
         self.images.list().map_err(DriverError::from)
+    }
+
+    async fn stored_image(&self, image: &Image) -> Result<Option<String>> {
+        Ok(self.images.stored_name(image))
+    }
+
+    async fn remove_image(&self, name: &str) -> Result<()> {
+        self.images.remove(name).map_err(DriverError::from)
     }
 
     async fn import_image(&self, name: &str, archive: BoxStream<io::Result<Bytes>>) -> Result<ImageInfo> {

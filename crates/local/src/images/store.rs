@@ -181,6 +181,15 @@ impl Store {
         Ok(images.iter().map(StoredImage::info).collect())
     }
 
+    /// The name in [`Self::list`] of what a sandbox of `image` starts from, unless that is fetched first.
+    #[must_use]
+    pub fn stored_name(&self, image: &Image) -> Option<String> {
+        match self.source_of(image) {
+            Ok(ImageSource::Whole(stored)) => Some(stored.name),
+            Ok(ImageSource::Archive(_) | ImageSource::Reference(_)) | Err(_) => None,
+        }
+    }
+
     /// Removes the name of an image. The next [`Self::sweep`] removes its files.
     ///
     /// # Errors

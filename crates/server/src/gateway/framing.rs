@@ -11,7 +11,7 @@ use url::Url;
 use super::error_page::{ErrorPage, is_navigation};
 
 /// Characters of a rule that the explanation quotes.
-const QUOTED_MOST: usize = 200;
+const MAX_QUOTED_CHARS: usize = 200;
 
 /// What is known of the pages that frame a requested one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +181,7 @@ fn is_port(port: Option<&str>, scheme: &str, page: &Url) -> bool {
 }
 
 fn quoted(rule: String) -> String {
-    match rule.char_indices().nth(QUOTED_MOST) {
+    match rule.char_indices().nth(MAX_QUOTED_CHARS) {
         Some((end, _)) => format!("{}…", &rule[..end]),
         None => rule,
     }

@@ -318,6 +318,24 @@ pub async fn by_host(store: &Store, host: &fsa_model::host::Host) -> Result<Opti
     .await?)
 }
 
+/// The live projects of a region, as `OWNER/NAME`, by their image.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn by_image(store: &Store, region: &str) -> Result<Vec<(Image, Vec<String>)>> {
+    sqlx::query(
+        "select p.image as image, array_agg(u.login || '/' || p.name order by u.login, p.name) as projects
+         from projects p join users u on u.id = p.owner_id
+         where p.region = $1 and p.deleted_at is null
+         group by p.image order by p.image",
+    )
+    .bind(region)
+    .try_map(|row: PgRow| Ok((json_column(&row, "image")?, row.try_get("projects")?)))
+    .fetch_all(&store.pool)
+    .await
+    .map_err(Into::into)
+}
+
 fn name_taken(error: sqlx::Error, name: &ProjectName) -> Error {
     let taken = error
         .as_database_error()

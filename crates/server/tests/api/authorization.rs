@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use fsa_model::sharing::ProjectRole::{self, Admin, Editor, Owner, Viewer};
 use http::Method;
 use serde_json::{Value, json};
@@ -68,6 +69,7 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("get /api/system/checks", System, ""),
     ("get /api/system/usage", System, ""),
     ("post /api/images", System, ""),
+    ("delete /api/images/{name}", System, ""),
     ("get /api/events", User, ""),
     ("get /api/projects", User, ""),
     ("post /api/projects", User, r#"{"name": "another"}"#),
@@ -324,6 +326,15 @@ impl Scene {
                 .expect(201)
                 .json();
             fixtures.insert("token", text(&token["id"]));
+        }
+        if operation.contains("{name}") {
+            let owner = self.client(Role::SystemOwner, operation).await;
+            let import = format!("/api/images?name={name}");
+            owner
+                .send_bytes(Method::POST, &import, Some("application/x-tar"), Bytes::new())
+                .await
+                .expect(201);
+            fixtures.insert("name", name.clone());
         }
         if operation.contains("{key}") {
             fixtures.insert("key", hex::encode(self.world.app.key_ring.ids()[0]));

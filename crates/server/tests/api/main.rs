@@ -10,6 +10,7 @@ mod environment;
 mod events;
 mod full_lifecycle;
 mod github;
+mod images;
 mod ingress;
 mod keys;
 mod lifecycle;
