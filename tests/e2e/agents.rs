@@ -14,8 +14,8 @@ use fsa_model::{
 };
 use fsa_tests::{
     Api, World, exported,
-    model::{self, Asked, Turn},
     public_host::{self, PublicHost},
+    scripted_llm::{self, ReceivedRequests, ScriptedTurn},
 };
 use serde_json::json;
 
@@ -28,7 +28,7 @@ struct Story {
     model: &'static str,
     /// The key in the form in which the provider receives it.
     key: &'static str,
-    script: Vec<Turn>,
+    script: Vec<ScriptedTurn>,
 }
 
 fn stories() -> [Story; 2] {
@@ -38,11 +38,11 @@ fn stories() -> [Story; 2] {
             model: "gpt-5",
             key: "Bearer sk-ofOpenaiQ1",
             script: vec![
-                Turn::Tool {
+                ScriptedTurn::Tool {
                     name: "exec_command",
                     input: json!({"cmd": "echo written > codex.txt; env"}),
                 },
-                Turn::Say("The file is written."),
+                ScriptedTurn::Text("The file is written."),
             ],
         },
         Story {
@@ -50,15 +50,15 @@ fn stories() -> [Story; 2] {
             model: "gemini-2.5-pro",
             key: "sk-ofGeminiQ2",
             script: vec![
-                Turn::Tool {
+                ScriptedTurn::Tool {
                     name: "write_file",
                     input: json!({"file_path": "/home/dev/project/gemini.txt", "content": "written\n"}),
                 },
-                Turn::Tool {
+                ScriptedTurn::Tool {
                     name: "run_shell_command",
                     input: json!({"command": "env", "description": "Look around"}),
                 },
-                Turn::Say("The file is written."),
+                ScriptedTurn::Text("The file is written."),
             ],
         },
     ]
@@ -82,7 +82,7 @@ async fn counted(api: &Api, model: &str, requests: i64) -> AgentUsage {
 }
 
 /// Runs the agent like a person does, and checks the results.
-async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
+async fn works(world: &World, api: &Api, story: &Story, received: &Mutex<ReceivedRequests>) {
     let agent = story.agent;
     let run = world.fsa(&[
         "task",
@@ -96,8 +96,8 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
     ]);
     let shown = String::from_utf8_lossy(&run.stdout).into_owned();
     let text = String::from_utf8_lossy(&run.stderr);
-    let asked = asked.lock().expect("what was asked").clone();
-    assert!(run.status.success(), "{agent}: {shown}{text}{asked:?}");
+    let received = received.lock().expect("the received requests").clone();
+    assert!(run.status.success(), "{agent}: {shown}{text}{received:?}");
 
     let tasks: Page<Task> = api.get("/api/projects/work/tasks").await;
     let task = &tasks.items[0];
@@ -121,14 +121,14 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
     assert!(of(StepKind::Text) > 0, "{agent}: {steps:#?}");
 
     // The provider got the key, and the usage that it reported counts for the project.
-    assert!(!asked.keys.is_empty(), "{agent}");
+    assert!(!received.keys.is_empty(), "{agent}");
     assert!(
-        asked.keys.iter().all(|key| key == story.key),
+        received.keys.iter().all(|key| key == story.key),
         "{agent}: {:?}",
-        asked.keys
+        received.keys
     );
     assert!(task.cost > Micros(0), "{agent}: {task:?}");
-    let requests = i64::try_from(asked.keys.len()).expect("a few");
+    let requests = i64::try_from(received.keys.len()).expect("a few");
     let counted = counted(api, story.model, requests).await;
     assert_eq!(counted.requests, requests, "{agent}: {counted:?}");
     assert_eq!(
@@ -138,9 +138,9 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
     );
     // The environment of the agent's own tool points to the relay.
     assert!(
-        asked.results.concat().contains("http://127.0.0.1:7682/"),
+        received.results.concat().contains("http://127.0.0.1:7682/"),
         "{agent}: {:?}",
-        asked.results
+        received.results
     );
 }
 
@@ -148,10 +148,10 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
 async fn codex_and_gemini_run_a_task_without_a_key_in_the_sandbox() {
     let stories = stories();
     let hosts = stories.each_ref().map(|story| {
-        let asked = Arc::new(Mutex::new(Asked::default()));
-        let (script, kept) = (story.script.clone(), Arc::clone(&asked));
-        let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
-        (host, asked)
+        let received = Arc::new(Mutex::new(ReceivedRequests::default()));
+        let (script, kept) = (story.script.clone(), Arc::clone(&received));
+        let host = PublicHost::start(8000, move |listener| scripted_llm::serve(listener, script, kept));
+        (host, received)
     });
     let [openai, gemini] = hosts
         .each_ref()
@@ -190,8 +190,8 @@ async fn codex_and_gemini_run_a_task_without_a_key_in_the_sandbox() {
     )
     .await;
 
-    for (story, (_, asked)) in stories.iter().zip(&hosts) {
-        works(&world, &api, story, asked).await;
+    for (story, (_, received)) in stories.iter().zip(&hosts) {
+        works(&world, &api, story, received).await;
     }
 
     let seen = api

@@ -13,8 +13,8 @@ use fsa_tests::{
     ReservedPort, World,
     cluster::Namespace,
     exported,
-    model::{self, Asked, Turn},
     public_host::{self, PublicHost},
+    scripted_llm::{self, ReceivedRequests, ScriptedTurn},
 };
 use serde_json::json;
 use tokio::{
@@ -91,7 +91,7 @@ async fn a_person_creates_a_project_works_in_it_and_deletes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_people_share_a_terminal_over_a_crash_of_the_server_and_a_third_sees_nothing() {
+async fn two_users_share_a_terminal_across_a_server_crash_and_a_third_has_no_access() {
     let mut world = World::start(&[]);
     run_story(&mut world, "collaboration", &[]).await;
     world.finish().await;
@@ -156,18 +156,20 @@ async fn an_owner_signs_in_invites_limits_shares_and_disables() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_runs_an_agent_and_reads_its_changes() {
     let script = vec![
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Write",
             input: json!({"file_path": "/home/dev/project/notes.txt", "content": "hello"}),
         },
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Bash",
             input: json!({"command": "until [ -e go ]; do sleep 0.1; done", "description": "Wait"}),
         },
-        Turn::Say("The notes are written."),
+        ScriptedTurn::Text("The notes are written."),
     ];
-    let asked = Arc::new(Mutex::new(Asked::default()));
-    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, asked));
+    let received = Arc::new(Mutex::new(ReceivedRequests::default()));
+    let host = PublicHost::start(8000, move |listener| {
+        scripted_llm::serve(listener, script, received)
+    });
     let mut world = World::start_with_agents(
         &[
             "--web-image",

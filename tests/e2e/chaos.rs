@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 /// Moments after the request at which the server is killed, in milliseconds. A create takes about
 /// 100 ms, so these fall before, into and after each of its steps.
-const MOMENTS: [u64; 12] = [0, 5, 10, 20, 30, 40, 55, 70, 90, 120, 160, 250];
+const KILL_DELAYS_MS: [u64; 12] = [0, 5, 10, 20, 30, 40, 55, 70, 90, 120, 160, 250];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_completes_whenever_the_server_is_killed() {
     let mut world = World::start(&[]);
-    for (at, moment) in MOMENTS.into_iter().enumerate() {
+    for (at, moment) in KILL_DELAYS_MS.into_iter().enumerate() {
         let name = format!("create-{at}");
         world.api().create(&name).await;
         tokio::time::sleep(Duration::from_millis(moment)).await;
@@ -33,7 +33,7 @@ async fn a_stop_completes_whenever_the_server_is_killed_and_the_files_stay() {
     let mut world = World::start(&[]);
     world.api().create_running("stopped").await;
     world.api().put("stopped", "note.txt", "kept").await;
-    for moment in MOMENTS.into_iter().step_by(2) {
+    for moment in KILL_DELAYS_MS.into_iter().step_by(2) {
         let _: Value = world
             .api()
             .send(Method::POST, "/api/projects/stopped/stop", &json!({}))
@@ -56,7 +56,7 @@ async fn a_stop_completes_whenever_the_server_is_killed_and_the_files_stay() {
 async fn a_delete_completes_whenever_the_server_is_killed_and_removes_nothing_else() {
     let mut world = World::start(&[]);
     world.api().create_running("bystander").await;
-    for (at, moment) in MOMENTS.into_iter().enumerate() {
+    for (at, moment) in KILL_DELAYS_MS.into_iter().enumerate() {
         let name = format!("deleted-{at}");
         let project = world.api().create_running(&name).await;
         let (status, value) = world
@@ -103,7 +103,7 @@ async fn a_delete_completes_whenever_the_server_is_killed_and_removes_nothing_el
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_of_the_server_is_not_noticed_in_a_sandbox() {
+async fn a_server_crash_does_not_affect_a_sandbox() {
     let mut world = World::start(&[]);
     world.api().create_running("busy").await;
     let mut terminal = TestTerminal::open(&world.api(), "busy", "main").await;

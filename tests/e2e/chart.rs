@@ -17,7 +17,7 @@ use fsa_tests::{
     Api, TestTerminal,
     cluster::Namespace,
     exported,
-    ingress::{ExternalEndpoint, cookie_of},
+    ingress::{IngressBrowser, cookie_of},
 };
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ fn helm(home: &Path, arguments: &[&str]) -> Result<String, String> {
 }
 
 #[test]
-fn what_not_every_cluster_has_is_rendered_only_when_it_is_asked_for() {
+fn optional_cluster_features_are_rendered_only_if_enabled() {
     let home = tempfile::tempdir().expect("a folder");
     let rendered = |more: &[&str]| {
         let mut arguments = vec!["template", "fsa", CHART, "--kube-version", "1.34.4"];
@@ -315,7 +315,7 @@ impl Installed {
 async fn through_the_ingress_controller(installed: &Installed, api: &Api, sandbox: &Sandbox, session: &str) {
     let node = exported("FSA_TEST_NODE_ADDRESS").display().to_string();
     let address: SocketAddr = format!("{node}:80").parse().expect("an address");
-    let outside = ExternalEndpoint {
+    let browser = IngressBrowser {
         http: reqwest::Client::builder()
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
@@ -335,21 +335,24 @@ async fn through_the_ingress_controller(installed: &Installed, api: &Api, sandbo
 
     let application = format!("{}.{BOXES}", sandbox.name);
     let terminal = format!("t-{}.{BOXES}", sandbox.name);
-    outside.until_served(&application).await;
-    outside.until_served(&terminal).await;
+    browser.until_served(&application).await;
+    browser.until_served(&terminal).await;
     for host in [&application, &terminal] {
-        let to = outside.sent(host, "/").await;
-        assert_eq!(outside.ask(&to, &guest).await.status(), StatusCode::NOT_FOUND);
+        let to = browser.sign_in_redirect(host, "/").await;
+        assert_eq!(
+            browser.get_with_session(&to, &guest).await.status(),
+            StatusCode::NOT_FOUND
+        );
     }
-    let (page, token) = outside.enter(&application, "/", session).await;
+    let (page, token) = browser.sign_in_at(&application, "/", session).await;
     assert_eq!(page, "sold here\n");
-    let another = outside.request(&terminal, "/ws").header(header::COOKIE, &token);
+    let another = browser.request(&terminal, "/ws").header(header::COOKIE, &token);
     let another = another.send().await.expect("an answer");
     assert_eq!(another.status(), 302, "another host's preview token");
 
-    let (page, token) = outside.enter(&terminal, "/", session).await;
+    let (page, token) = browser.sign_in_at(&terminal, "/", session).await;
     assert!(page.contains("terminal of a sandbox"), "{page}");
-    let socket = outside.request(&terminal, "/ws").header(header::COOKIE, &token);
+    let socket = browser.request(&terminal, "/ws").header(header::COOKIE, &token);
     let mut terminal = TestTerminal::over(socket).await;
     terminal.type_in("echo typed-$((40 + 2))\r").await;
     terminal.until("typed-42").await;

@@ -24,7 +24,7 @@ fn text(output: &std::process::Output) -> (i32, String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_day_with_the_command_line() {
+async fn the_command_line_manages_a_project() {
     let world = World::start(&[]);
     let run = |arguments: &[&str]| text(&world.fsa(arguments));
 
@@ -203,7 +203,7 @@ async fn the_printed_link_signs_in_once() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_said_so() {
+fn an_unreachable_server_is_reported() {
     #[allow(clippy::disallowed_methods, reason = "the subject is a program")]
     let output = std::process::Command::new(fsa_tests::exported("FSA_BIN"))
         .args(["project", "list", "--url", "http://127.0.0.1:9"])

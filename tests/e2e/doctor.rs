@@ -51,7 +51,7 @@ fn a_machine_that_has_everything_passes_all_checks() {
 }
 
 #[test]
-fn what_is_missing_is_named_with_the_way_to_get_it() {
+fn a_missing_requirement_is_reported_with_its_fix() {
     for (without, code, text) in [
         (
             "mount --bind /dev/null $(command -v nft);",

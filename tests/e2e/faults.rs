@@ -148,7 +148,7 @@ async fn a_missing_image_or_a_broken_archive_is_reported_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_or_failing_runtime_is_named_and_the_desired_state_is_reached_once_it_works() {
+async fn a_missing_or_failing_runtime_is_reported_and_the_sandbox_starts_once_it_works() {
     let folder = tempfile::Builder::new()
         .prefix("fsa-runtime-")
         .tempdir_in("/tmp")
@@ -178,7 +178,7 @@ async fn a_missing_or_failing_runtime_is_named_and_the_desired_state_is_reached_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_named_and_everything_continues_once_there_is_space() {
+async fn a_full_disk_is_reported_and_everything_continues_once_there_is_space() {
     let world = World::start_on_a_disk_of("400m");
     let api = world.api();
     api.create_running("greedy").await;

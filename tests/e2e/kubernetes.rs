@@ -5,7 +5,7 @@ use fsa_tests::{
     PreviewClient, ReservedPort, TestTerminal, World,
     cluster::Namespace,
     exported,
-    ingress::{Controller, ExternalEndpoint, cookie_of},
+    ingress::{Controller, IngressBrowser, cookie_of},
 };
 use reqwest::{Method, header};
 use tempfile::NamedTempFile;
@@ -292,7 +292,7 @@ async fn session(world: &World) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ingress_controller_lets_the_owner_in_at_the_application_and_the_terminal() {
+async fn an_ingress_controller_admits_the_owner_to_the_application_and_the_terminal() {
     let namespace = Namespace::new().with_postgres();
     let port = ReservedPort::new();
     let listen = format!("127.0.0.1:{}", port.number);
@@ -324,7 +324,7 @@ expose = {{ domain = \"cluster.test\", sign_in_url = \"http://{listen}\" }}
     let sandbox = api.sandbox("shop").await;
     let resource = sandbox.name.as_str();
     let controller = Controller::start(&namespace, world.folder());
-    let outside = ExternalEndpoint {
+    let browser = IngressBrowser {
         http: reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -334,25 +334,25 @@ expose = {{ domain = \"cluster.test\", sign_in_url = \"http://{listen}\" }}
     };
     let session = session(&world).await;
 
-    let (page, token) = outside
-        .enter(&format!("{resource}.cluster.test"), "/a", &session)
+    let (page, token) = browser
+        .sign_in_at(&format!("{resource}.cluster.test"), "/a", &session)
         .await;
     assert_eq!(page, "served by shop");
-    let again = outside
+    let again = browser
         .request(&format!("{resource}.cluster.test"), "/b")
         .header(header::COOKIE, &token);
     assert_eq!(again.send().await.expect("an answer").status(), 200);
 
     let host = format!("t-{resource}.cluster.test");
-    let refused = outside.request(&host, "/ws").header(header::COOKIE, &token);
+    let refused = browser.request(&host, "/ws").header(header::COOKIE, &token);
     assert_eq!(
         refused.send().await.expect("an answer").status(),
         302,
         "another host's preview token"
     );
-    let (page, token) = outside.enter(&host, "/", &session).await;
+    let (page, token) = browser.sign_in_at(&host, "/", &session).await;
     assert!(page.contains("terminal of a sandbox"), "{page}");
-    let socket = outside.request(&host, "/ws").header(header::COOKIE, &token);
+    let socket = browser.request(&host, "/ws").header(header::COOKIE, &token);
     let mut terminal = TestTerminal::over(socket).await;
     terminal.type_in("echo typed-$((40 + 2))\r").await;
     terminal.until("typed-42").await;

@@ -10,8 +10,8 @@ use std::{
 use fsa_model::{agent_api::AgentAccount, api::CreateProject, money::Micros};
 use fsa_tests::{
     PreviewClient, TestTerminal, World, exported,
-    model::{self, Asked, Turn},
     public_host::{self, PublicHost},
+    scripted_llm::{self, ReceivedRequests, ScriptedTurn},
 };
 use serde_json::json;
 
@@ -48,20 +48,20 @@ fn test_apps() -> PathBuf {
 async fn the_coding_agent_writes_an_application_with_a_database_that_opens_at_its_url() {
     let world = web_world();
     let api = world.api();
-    let asked = Arc::new(Mutex::new(Asked::default()));
+    let received = Arc::new(Mutex::new(ReceivedRequests::default()));
     let script = vec![
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Write",
             input: json!({"file_path": "/home/dev/project/server.js", "content": SERVER}),
         },
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Bash",
             input: json!({"command": "echo 'web: node server.js' > Procfile && psql -Atc 'select 40 + 2'", "description": "Start it"}),
         },
-        Turn::Say("The application counts its visits."),
+        ScriptedTurn::Text("The application counts its visits."),
     ];
-    let kept = Arc::clone(&asked);
-    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+    let kept = Arc::clone(&received);
+    let host = PublicHost::start(8000, move |listener| scripted_llm::serve(listener, script, kept));
 
     api.create_as(CreateProject {
         name: "visits".into(),
@@ -107,16 +107,16 @@ async fn the_coding_agent_writes_an_application_with_a_database_that_opens_at_it
         "2"
     );
 
-    let asked = asked.lock().expect("what was asked").clone();
+    let received = received.lock().expect("the received requests").clone();
     assert!(
-        asked.keys.iter().all(|key| key.contains("sk-scripted")),
+        received.keys.iter().all(|key| key.contains("sk-scripted")),
         "{:?}",
-        asked.keys
+        received.keys
     );
     assert!(
-        asked.results.iter().any(|result| result.contains("42")),
+        received.results.iter().any(|result| result.contains("42")),
         "{:?}",
-        asked.results
+        received.results
     );
     // The key was added outside the sandbox, and the usage was counted.
     let seen = api

@@ -18,8 +18,8 @@ use fsa_model::{
 use fsa_tests::{
     Api, World, exported,
     github::{self, Github},
-    model::{self, Asked, Turn},
     public_host::{self, PublicHost},
+    scripted_llm::{self, ReceivedRequests, ScriptedTurn},
 };
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -134,21 +134,21 @@ async fn resealed(api: &Api, keys: usize) -> Vec<EncryptionKey> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_days_work_no_secret_has_leaked() {
+async fn no_secret_leaks_while_every_feature_is_used() {
     const KEY: &str = "sk-ofTheOperatorQ4";
     const VARIABLE: &str = "valueOfAVariableQ5";
     const PASSWORD: &str = "passwordOfAPersonQ6";
     const REFUSED: &str = "valueThatWasRefusedQ8";
-    let asked = Arc::new(Mutex::new(Asked::default()));
+    let received = Arc::new(Mutex::new(ReceivedRequests::default()));
     let script = vec![
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Bash",
             input: json!({"command": format!("echo {WORD} > notes"), "description": "Look around"}),
         },
-        Turn::Say("I have looked around."),
+        ScriptedTurn::Text("I have looked around."),
     ];
-    let kept = Arc::clone(&asked);
-    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+    let kept = Arc::clone(&received);
+    let host = PublicHost::start(8000, move |listener| scripted_llm::serve(listener, script, kept));
     let repositories = tempfile::tempdir().expect("a folder");
     let github = Github::new(repositories.path());
     github.create("ada-l/day", "README", "the private one\n");
@@ -261,7 +261,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
     };
     let ended = tokio::time::timeout(TIMEOUT, over).await.expect("the task ends");
     assert_eq!(ended.state, TaskState::Succeeded, "{ended:?}");
-    let given = asked.lock().expect("what was asked").keys.clone();
+    let given = received.lock().expect("the received requests").keys.clone();
     assert!(
         given.iter().all(|key| key == KEY) && !given.is_empty(),
         "the model saw the real key"

@@ -14,8 +14,8 @@ use fsa_model::{
 };
 use fsa_tests::{
     Api, World, exported,
-    model::{self, Asked, Turn},
     public_host::{self, PublicHost},
+    scripted_llm::{self, ReceivedRequests, ScriptedTurn},
 };
 use reqwest::Method;
 use serde_json::json;
@@ -64,12 +64,12 @@ async fn steps(api: &Api, name: &str, task: &Task) -> Vec<TaskStep> {
 }
 
 /// Polls until the task matches.
-async fn until(api: &Api, name: &str, task: &Task, desired_state: impl AsyncFn(&Task) -> bool) -> Task {
+async fn until(api: &Api, name: &str, task: &Task, matches: impl AsyncFn(&Task) -> bool) -> Task {
     let path = format!("/api/projects/{name}/tasks/{}", task.id);
     let wait = async {
         loop {
             let task: Task = api.get(&path).await;
-            if desired_state(&task).await {
+            if matches(&task).await {
                 return task;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -78,7 +78,7 @@ async fn until(api: &Api, name: &str, task: &Task, desired_state: impl AsyncFn(&
     match tokio::time::timeout(TIMEOUT, wait).await {
         Ok(task) => task,
         Err(_) => panic!(
-            "the task is not as desired_state after {TIMEOUT:?}: {:#?} {:#?}",
+            "the task does not match after {TIMEOUT:?}: {:#?} {:#?}",
             api.get::<Task>(&path).await,
             steps(api, name, task).await
         ),
@@ -91,20 +91,20 @@ async fn over(api: &Api, name: &str, task: &Task) -> Task {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_continues_while_the_control_plane_is_killed_and_the_next_one_waits_for_it() {
-    let asked = Arc::new(Mutex::new(Asked::default()));
-    let kept = Arc::clone(&asked);
+    let received = Arc::new(Mutex::new(ReceivedRequests::default()));
+    let kept = Arc::clone(&received);
     let script = vec![
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Write",
             input: json!({"file_path": "/home/dev/project/notes.txt", "content": "hello"}),
         },
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Bash",
             input: json!({"command": "until [ -e go ]; do sleep 0.1; done; env", "description": "Wait"}),
         },
-        Turn::Say("The notes are written."),
+        ScriptedTurn::Text("The notes are written."),
     ];
-    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+    let host = PublicHost::start(8000, move |listener| scripted_llm::serve(listener, script, kept));
     let mut world = world(&format!("http://{}:8000", host.address));
     let api = world.api();
     api.create_as(CreateProject {
@@ -188,7 +188,7 @@ async fn a_task_continues_while_the_control_plane_is_killed_and_the_next_one_wai
         "{results}"
     );
     assert!(!results.contains(KEY));
-    let keys = asked.lock().expect("what was asked").keys.clone();
+    let keys = received.lock().expect("the received requests").keys.clone();
     assert!(!keys.is_empty() && keys.iter().all(|key| key == KEY), "{keys:?}");
 
     let next = over(&api, "notes", &second).await;
@@ -199,10 +199,10 @@ async fn a_task_continues_while_the_control_plane_is_killed_and_the_next_one_wai
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_with_an_injected_key_is_cancelled_and_a_missing_agent_is_reported() {
-    let asked = Arc::new(Mutex::new(Asked::default()));
-    let kept = Arc::clone(&asked);
+    let received = Arc::new(Mutex::new(ReceivedRequests::default()));
+    let kept = Arc::clone(&received);
     let script = vec![
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Bash",
             // Not one long sleep: Claude Code refuses that, and would end.
             input: json!({
@@ -210,9 +210,9 @@ async fn a_task_with_an_injected_key_is_cancelled_and_a_missing_agent_is_reporte
                 "description": "Wait",
             }),
         },
-        Turn::Say("It cannot come to this."),
+        ScriptedTurn::Text("It cannot come to this."),
     ];
-    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+    let host = PublicHost::start(8000, move |listener| scripted_llm::serve(listener, script, kept));
     let base = format!("http://{}:8000", host.address);
     let world = world_with(&base, "inject");
     let api = world.api();
@@ -238,7 +238,7 @@ async fn a_task_with_an_injected_key_is_cancelled_and_a_missing_agent_is_reporte
         "{environment}"
     );
     assert!(environment.contains(KEY), "{environment}");
-    let keys = asked.lock().expect("what was asked").keys.clone();
+    let keys = received.lock().expect("the received requests").keys.clone();
     assert!(!keys.is_empty() && keys.iter().all(|key| key == KEY), "{keys:?}");
 
     let reported = world.fsa(&["task", "cancel", "stuck", &task.id.to_string()]);
@@ -267,16 +267,16 @@ async fn a_task_with_an_injected_key_is_cancelled_and_a_missing_agent_is_reporte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_runs_a_task_and_sees_its_steps() {
-    let asked = Arc::new(Mutex::new(Asked::default()));
-    let kept = Arc::clone(&asked);
+    let received = Arc::new(Mutex::new(ReceivedRequests::default()));
+    let kept = Arc::clone(&received);
     let script = vec![
-        Turn::Tool {
+        ScriptedTurn::Tool {
             name: "Bash",
             input: json!({"command": "echo forty-two", "description": "Count"}),
         },
-        Turn::Say("It is forty-two."),
+        ScriptedTurn::Text("It is forty-two."),
     ];
-    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+    let host = PublicHost::start(8000, move |listener| scripted_llm::serve(listener, script, kept));
     let world = world(&format!("http://{}:8000", host.address));
     let api = world.api();
     api.create_as(CreateProject {
@@ -302,7 +302,11 @@ async fn a_person_runs_a_task_and_sees_its_steps() {
     // The agent reports that the same conversation continues.
     let more = world.fsa(&["task", "run", "count", "--continue", &first, "And twice that?"]);
     assert!(more.status.success(), "{}", String::from_utf8_lossy(&more.stderr));
-    let conversation = asked.lock().expect("what was asked").conversation.clone();
+    let conversation = received
+        .lock()
+        .expect("the received requests")
+        .conversation
+        .clone();
     for expected in ["What is it?", "forty-two", "And twice that?"] {
         assert!(conversation.contains(expected), "{expected}: {conversation}");
     }

@@ -94,28 +94,28 @@ impl Drop for Controller {
 /// # Panics
 /// The response sets no cookie.
 #[must_use]
-pub fn cookie_of(answer: &reqwest::Response) -> String {
-    let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
+pub fn cookie_of(response: &reqwest::Response) -> String {
+    let cookie = response.headers()[header::SET_COOKIE].to_str().expect("a cookie");
     cookie.split(';').next().expect("a pair").to_owned()
 }
 
 /// Browser that uses an ingress controller.
-pub struct ExternalEndpoint {
+pub struct IngressBrowser {
     pub http: reqwest::Client,
     pub address: SocketAddr,
     /// The control plane's origin.
     pub main: String,
 }
 
-impl ExternalEndpoint {
+impl IngressBrowser {
     /// A request for `path` of `host`.
     pub fn request(&self, host: &str, path: &str) -> reqwest::RequestBuilder {
         self.http
             .get(format!("http://{}{path}", self.address))
-            .header(header::HOST, self.at(host))
+            .header(header::HOST, self.authority(host))
     }
 
-    fn at(&self, host: &str) -> String {
+    fn authority(&self, host: &str) -> String {
         match self.address.port() {
             80 => host.to_owned(),
             port => format!("{host}:{port}"),
@@ -129,22 +129,22 @@ impl ExternalEndpoint {
     pub async fn until_served(&self, host: &str) {
         let mut last = None;
         for _ in 0..1200 {
-            let answer = self.request(host, "/").send().await.expect("an answer");
+            let response = self.request(host, "/").send().await.expect("an answer");
             // ingress-nginx: 404 for an unknown host, 503 for a host without endpoints.
-            if !matches!(answer.status().as_u16(), 404 | 503) {
+            if !matches!(response.status().as_u16(), 404 | 503) {
                 return;
             }
-            last = Some(answer);
+            last = Some(response);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("the ingress controller does not serve {host}: {last:?}");
     }
 
     /// The URL to which the controller redirects a browser without a preview token for the host.
-    pub async fn sent(&self, host: &str, path: &str) -> String {
-        let sent = self.request(host, path).send().await.expect("an answer");
-        assert_eq!(sent.status(), 302, "{sent:?}");
-        let to = location(&sent);
+    pub async fn sign_in_redirect(&self, host: &str, path: &str) -> String {
+        let response = self.request(host, path).send().await.expect("an answer");
+        assert_eq!(response.status(), 302, "{response:?}");
+        let to = location(&response);
         assert!(
             to.starts_with(&format!("{}/api/ingress/enter?", self.main)),
             "{to}"
@@ -153,32 +153,32 @@ impl ExternalEndpoint {
     }
 
     /// The control plane's response there to the browser of this session.
-    pub async fn ask(&self, to: &str, session: &str) -> reqwest::Response {
+    pub async fn get_with_session(&self, to: &str, session: &str) -> reqwest::Response {
         let request = self.http.get(to).header(header::COOKIE, session);
         request.send().await.expect("an answer")
     }
 
     /// Follows the redirects of a browser with this session: to the sign-in, and back to the host.
     /// Returns the response there, and its preview token cookie.
-    pub async fn enter(&self, host: &str, path: &str, session: &str) -> (String, String) {
-        let to = self.sent(host, path).await;
-        let stranger = self.http.get(&to).send().await.expect("an answer");
-        assert!(location(&stranger).contains("/sign-in"), "{stranger:?}");
+    pub async fn sign_in_at(&self, host: &str, path: &str, session: &str) -> (String, String) {
+        let to = self.sign_in_redirect(host, path).await;
+        let anonymous = self.http.get(&to).send().await.expect("an answer");
+        assert!(location(&anonymous).contains("/sign-in"), "{anonymous:?}");
 
-        let back = self.ask(&to, session).await;
+        let back = self.get_with_session(&to, session).await;
         assert_eq!(back.status(), 302, "{back:?}");
-        let (back, home) = (location(&back), format!("http://{}", self.at(host)));
+        let (back, home) = (location(&back), format!("http://{}", self.authority(host)));
         let path = back.strip_prefix(&home).expect("the host that was asked for");
-        let answer = self.request(host, path).send().await.expect("an answer");
-        assert_eq!(answer.status(), 200, "{answer:?}");
-        let token = cookie_of(&answer);
-        (answer.text().await.expect("a body"), token)
+        let response = self.request(host, path).send().await.expect("an answer");
+        assert_eq!(response.status(), 200, "{response:?}");
+        let token = cookie_of(&response);
+        (response.text().await.expect("a body"), token)
     }
 }
 
-fn location(answer: &reqwest::Response) -> String {
-    let field = answer.headers().get(header::LOCATION);
-    let field = field.unwrap_or_else(|| panic!("no redirect: {answer:?}"));
+fn location(response: &reqwest::Response) -> String {
+    let field = response.headers().get(header::LOCATION);
+    let field = field.unwrap_or_else(|| panic!("no redirect: {response:?}"));
     field.to_str().expect("an address").to_owned()
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// Leftovers of sandboxes, while the server may still run.
 #[must_use]
-pub fn of_sandboxes(data: &Path) -> Vec<String> {
+pub fn sandboxes(data: &Path) -> Vec<String> {
     let mut left = Vec::new();
     for folder in ["sandboxes", "volumes", "slots"] {
         left.extend(entries(&data.join("runner").join(folder)));
@@ -20,8 +20,8 @@ pub fn of_sandboxes(data: &Path) -> Vec<String> {
 
 /// All leftovers, after the server and the clusters have ended.
 #[must_use]
-pub fn of_everything(data: &Path) -> Vec<String> {
-    let mut left = of_sandboxes(data);
+pub fn all(data: &Path) -> Vec<String> {
+    let mut left = sandboxes(data);
     left.extend(processes(data));
     left.extend(mounts(data));
     left.extend(loop_devices(data));

@@ -9,11 +9,11 @@ pub mod github;
 pub mod ingress;
 pub mod invitation;
 pub mod leftovers;
-pub mod model;
 pub mod preview_client;
 pub mod pty_program;
 pub mod public_host;
 pub mod reserved_port;
+pub mod scripted_llm;
 pub mod terminal;
 pub mod world;
 

@@ -283,7 +283,7 @@ impl World {
     pub async fn finish(mut self) {
         let api = self.api();
         api.delete_all_projects().await;
-        let left = leftovers::of_sandboxes(&self.data());
+        let left = leftovers::sandboxes(&self.data());
         assert!(
             left.is_empty(),
             "after every project was deleted there is still: {left:#?}"
@@ -291,7 +291,7 @@ impl World {
         self.drain();
         self.halt();
         drop(self.disk.take());
-        let left = leftovers::of_everything(&self.data());
+        let left = leftovers::all(&self.data());
         assert!(left.is_empty(), "after the end there is still: {left:#?}");
     }
 

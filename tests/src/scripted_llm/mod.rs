@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 /// API of a request.
 #[derive(Clone, Copy)]
-enum Form {
+enum ApiFormat {
     /// The Messages API, which Claude Code uses.
     Anthropic,
     /// The Responses API, which Codex CLI uses.
@@ -35,16 +35,16 @@ struct ModelRequest {
 
 /// The model's action in one turn.
 #[derive(Clone, Debug)]
-pub enum Turn {
+pub enum ScriptedTurn {
     /// Calls one of the agent's tools.
     Tool { name: &'static str, input: Value },
     /// Sends a text and ends.
-    Say(&'static str),
+    Text(&'static str),
 }
 
 /// Requests that the model received, for assertions.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct ReceivedRequests {
     pub keys: Vec<String>,
     /// The results of the tools, as the agent reported them.
     pub results: Vec<String>,
@@ -53,16 +53,21 @@ pub struct Asked {
 }
 
 /// Serves the script on `listener` until it is dropped.
-pub async fn serve(listener: TcpListener, script: Vec<Turn>, asked: Arc<std::sync::Mutex<Asked>>) {
+pub async fn serve(
+    listener: TcpListener,
+    script: Vec<ScriptedTurn>,
+    received: Arc<std::sync::Mutex<ReceivedRequests>>,
+) {
     let script = Arc::new(script);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
         let script = Arc::clone(&script);
-        let asked = Arc::clone(&asked);
+        let received = Arc::clone(&received);
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&script), Arc::clone(&asked)));
+            let service =
+                service_fn(move |request| answer(request, Arc::clone(&script), Arc::clone(&received)));
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -72,18 +77,18 @@ pub async fn serve(listener: TcpListener, script: Vec<Turn>, asked: Arc<std::syn
 
 async fn answer(
     request: Request<Incoming>,
-    script: Arc<Vec<Turn>>,
-    asked: Arc<std::sync::Mutex<Asked>>,
+    script: Arc<Vec<ScriptedTurn>>,
+    received: Arc<std::sync::Mutex<ReceivedRequests>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path();
-    let form = match path {
+    let format = match path {
         _ if request.method() != hyper::Method::POST => None,
-        "/v1/messages" => Some(Form::Anthropic),
-        "/v1/responses" => Some(Form::Openai),
-        path if path.ends_with(":streamGenerateContent") => Some(Form::Gemini),
+        "/v1/messages" => Some(ApiFormat::Anthropic),
+        "/v1/responses" => Some(ApiFormat::Openai),
+        path if path.ends_with(":streamGenerateContent") => Some(ApiFormat::Gemini),
         _ => None,
     };
-    let Some(form) = form else {
+    let Some(format) = format else {
         return Ok(Response::new(Full::default()));
     };
     let of_path = path.rsplit(['/', ':']).nth(1).unwrap_or_default().to_owned();
@@ -99,33 +104,33 @@ async fn answer(
         .map(|body| body.to_bytes())
         .unwrap_or_default();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let parsed = match form {
-        Form::Anthropic => anthropic::parse(&body),
-        Form::Openai => openai::parse(&body),
-        Form::Gemini => gemini::parse(&body, of_path),
+    let parsed = match format {
+        ApiFormat::Anthropic => anthropic::parse(&body),
+        ApiFormat::Openai => openai::parse(&body),
+        ApiFormat::Gemini => gemini::parse(&body, of_path),
     };
     let turn = if parsed.has_tools {
         script
             .get(parsed.results.len())
             .cloned()
-            .unwrap_or(Turn::Say("Done."))
+            .unwrap_or(ScriptedTurn::Text("Done."))
     } else {
         // A side request, such as for a title.
-        Turn::Say("ok")
+        ScriptedTurn::Text("ok")
     };
-    let events = match form {
-        Form::Anthropic => anthropic::stream(&parsed, &turn),
-        Form::Openai => openai::stream(&parsed, &turn),
-        Form::Gemini => gemini::stream(&parsed, &turn),
+    let events = match format {
+        ApiFormat::Anthropic => anthropic::stream(&parsed, &turn),
+        ApiFormat::Openai => openai::stream(&parsed, &turn),
+        ApiFormat::Gemini => gemini::stream(&parsed, &turn),
     };
     {
-        let mut asked = asked.lock().expect("what was asked");
-        asked.keys.push(key);
-        if parsed.results.len() > asked.results.len() {
-            asked.results = parsed.results;
+        let mut received = received.lock().expect("the received requests");
+        received.keys.push(key);
+        if parsed.results.len() > received.results.len() {
+            received.results = parsed.results;
         }
         if parsed.has_tools {
-            asked.conversation = parsed.conversation;
+            received.conversation = parsed.conversation;
         }
     }
     Ok(Response::builder()

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ModelRequest, Turn};
+use super::{ModelRequest, ScriptedTurn};
 
 pub(super) fn parse(body: &Value) -> ModelRequest {
     let blocks = body["messages"]
@@ -23,15 +23,15 @@ pub(super) fn parse(body: &Value) -> ModelRequest {
     }
 }
 
-pub(super) fn stream(request: &ModelRequest, turn: &Turn) -> String {
+pub(super) fn stream(request: &ModelRequest, turn: &ScriptedTurn) -> String {
     let index = request.results.len();
     let (block, delta, reason) = match turn {
-        Turn::Tool { name, input } => (
+        ScriptedTurn::Tool { name, input } => (
             json!({"type": "tool_use", "id": format!("toolu_{index:04}"), "name": name, "input": {}}),
             json!({"type": "input_json_delta", "partial_json": input.to_string()}),
             "tool_use",
         ),
-        Turn::Say(text) => (
+        ScriptedTurn::Text(text) => (
             json!({"type": "text", "text": ""}),
             json!({"type": "text_delta", "text": text}),
             "end_turn",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ModelRequest, Turn};
+use super::{ModelRequest, ScriptedTurn};
 
 pub(super) fn parse(body: &Value, model: String) -> ModelRequest {
     let parts = body["contents"]
@@ -22,10 +22,10 @@ pub(super) fn parse(body: &Value, model: String) -> ModelRequest {
     }
 }
 
-pub(super) fn stream(request: &ModelRequest, turn: &Turn) -> String {
+pub(super) fn stream(request: &ModelRequest, turn: &ScriptedTurn) -> String {
     let part = match turn {
-        Turn::Tool { name, input } => json!({"functionCall": {"name": name, "args": input}}),
-        Turn::Say(text) => json!({"text": text}),
+        ScriptedTurn::Tool { name, input } => json!({"functionCall": {"name": name, "args": input}}),
+        ScriptedTurn::Text(text) => json!({"text": text}),
     };
     let event = json!({
         "candidates": [{"index": 0, "finishReason": "STOP", "content": {"role": "model", "parts": [part]}}],

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ModelRequest, Turn};
+use super::{ModelRequest, ScriptedTurn};
 
 pub(super) fn parse(body: &Value) -> ModelRequest {
     let items = body["input"].as_array().into_iter().flatten();
@@ -22,15 +22,15 @@ pub(super) fn parse(body: &Value) -> ModelRequest {
     }
 }
 
-pub(super) fn stream(request: &ModelRequest, turn: &Turn) -> String {
+pub(super) fn stream(request: &ModelRequest, turn: &ScriptedTurn) -> String {
     let index = request.results.len();
     let id = format!("resp_{index:04}");
     let item = match turn {
-        Turn::Tool { name, input } => json!({
+        ScriptedTurn::Tool { name, input } => json!({
             "type": "function_call", "id": format!("fc_{index:04}"), "call_id": format!("call_{index:04}"),
             "name": name, "arguments": input.to_string(),
         }),
-        Turn::Say(text) => json!({
+        ScriptedTurn::Text(text) => json!({
             "type": "message", "id": format!("msg_{index:04}"), "role": "assistant",
             "content": [{"type": "output_text", "text": text, "annotations": []}],
         }),
