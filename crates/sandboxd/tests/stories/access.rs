@@ -3,7 +3,7 @@
 use http::{Method, Request, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Plan, Sandbox, is_root};
+use crate::harness::{Sandbox, SandboxBuilder, is_root};
 
 #[tokio::test]
 async fn without_the_token_every_route_refuses() {
@@ -64,7 +64,7 @@ async fn a_sandbox_reports_its_status_and_usage() {
 
 #[tokio::test]
 async fn the_first_start_creates_the_persons_home() {
-    let sandbox = Plan::new()
+    let sandbox = SandboxBuilder::new()
         .with("nameservers", json!(["169.254.1.1"]))
         .start()
         .await;

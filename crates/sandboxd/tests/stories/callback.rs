@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Answer, Sandbox, soon};
+use crate::harness::{Sandbox, TestResponse, within_timeout};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -89,7 +89,7 @@ async fn variables(sandbox: &Sandbox) -> (String, String) {
 }
 
 /// Sends a request as a program in the sandbox.
-async fn program(url: &str, path: &str, shown: &[(&str, &str)], body: &str) -> Answer {
+async fn program(url: &str, path: &str, shown: &[(&str, &str)], body: &str) -> TestResponse {
     let address = url.strip_prefix("http://").unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -101,11 +101,11 @@ async fn program(url: &str, path: &str, shown: &[(&str, &str)], body: &str) -> A
         request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-    let (head, body) = soon("an answer", sender.send_request(request))
+    let (head, body) = within_timeout("an answer", sender.send_request(request))
         .await
         .unwrap()
         .into_parts();
-    Answer {
+    TestResponse {
         status: head.status,
         headers: head.headers,
         body: body.collect().await.unwrap().to_bytes(),
@@ -241,13 +241,13 @@ async fn a_response_is_streamed_and_ends_with_its_connection() {
         .header("x-api-key", &token)
         .body(Full::new(Bytes::new()))
         .unwrap();
-    let mut body = soon("the head", sender.send_request(request))
+    let mut body = within_timeout("the head", sender.send_request(request))
         .await
         .unwrap()
         .into_body();
     for piece in ["event: one\n\n", "event: two\n\n"] {
         pieces.send(Bytes::from_static(piece.as_bytes())).await.unwrap();
-        let got = soon("a piece", body.frame())
+        let got = within_timeout("a piece", body.frame())
             .await
             .unwrap()
             .unwrap()
@@ -259,7 +259,7 @@ async fn a_response_is_streamed_and_ends_with_its_connection() {
     task.abort();
 
     assert!(
-        soon("the end", body.frame())
+        within_timeout("the end", body.frame())
             .await
             .is_some_and(|frame| frame.is_err())
     );

@@ -4,7 +4,7 @@ use fsa_model::sandboxd::{EXEC_OUTPUT_LIMIT, ExecResult};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::harness::{Sandbox, is_root, runs, until};
+use crate::harness::{Sandbox, is_root, is_running, until};
 
 #[tokio::test]
 async fn a_command_returns_its_exit_code_and_both_outputs() {
@@ -85,7 +85,7 @@ async fn a_timeout_kills_the_whole_group_even_a_grandchild_that_ignores_sigterm(
         assert_eq!((result.exit_code, result.timed_out), (124, true));
         let pid = std::fs::read_to_string(sandbox.project().join("grandchild")).unwrap_or_default();
         if !pid.is_empty() {
-            assert!(!runs(pid.trim()), "the grandchild still runs");
+            assert!(!is_running(pid.trim()), "the grandchild still runs");
             return;
         }
     }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Sandbox, Socket, runs, soon, until};
+use crate::harness::{Sandbox, Socket, is_running, until, within_timeout};
 
 async fn begin(sandbox: &Sandbox, request: Value) -> Socket {
     let mut socket = sandbox.socket("/v1/exec", None).await;
@@ -17,7 +17,7 @@ async fn begin(sandbox: &Sandbox, request: Value) -> Socket {
     socket
 }
 
-async fn say(socket: &mut Socket, message: ExecMessage) {
+async fn send_message(socket: &mut Socket, message: ExecMessage) {
     let text = serde_json::to_string(&message).unwrap();
     socket.send(Message::Text(text.into())).await.unwrap();
 }
@@ -25,7 +25,7 @@ async fn say(socket: &mut Socket, message: ExecMessage) {
 /// The next message: output bytes, or the last message.
 async fn next(socket: &mut Socket) -> Result<(u8, Vec<u8>), ExecMessage> {
     loop {
-        match soon("a message", socket.next())
+        match within_timeout("a message", socket.next())
             .await
             .expect("a message")
             .unwrap()
@@ -55,7 +55,7 @@ async fn input_and_output_are_streamed_while_the_command_runs() {
             Ok((1, format!("got {word}\n").into_bytes()))
         );
     }
-    say(&mut socket, ExecMessage::Eof).await;
+    send_message(&mut socket, ExecMessage::Eof).await;
     assert_eq!(next(&mut socket).await, Ok((2, b"end\n".to_vec())));
     assert_eq!(
         next(&mut socket).await,
@@ -73,7 +73,7 @@ async fn a_signal_reaches_the_whole_group() {
     let script = "sleep 1000 & echo $!; exec sleep 1000";
     let mut socket = begin(&sandbox, json!({"command": ["sh", "-c", script]})).await;
     let (_, pid) = next(&mut socket).await.unwrap();
-    say(&mut socket, ExecMessage::Signal { signal: 15 }).await;
+    send_message(&mut socket, ExecMessage::Signal { signal: 15 }).await;
     assert_eq!(
         next(&mut socket).await,
         Err(ExecMessage::Exit {
@@ -82,7 +82,10 @@ async fn a_signal_reaches_the_whole_group() {
         })
     );
     let pid = String::from_utf8(pid).unwrap();
-    until("the end of the other", async || (!runs(pid.trim())).then_some(())).await;
+    until("the end of the other", async || {
+        (!is_running(pid.trim())).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -145,17 +148,17 @@ async fn input_flows_only_as_fast_as_the_command_reads() {
     )
     .await;
     assert_eq!(next(&mut socket).await, Ok((1, b"ready\n".to_vec())));
-    let before = sandbox.resident();
+    let before = sandbox.resident_kib();
     let piece = [&[0][..], &vec![b'x'; 60_000]].concat();
     for _ in 0..200 {
         socket.send(Message::Binary(piece.clone().into())).await.unwrap();
     }
     assert!(
-        sandbox.resident() < before + 8 * 1024,
+        sandbox.resident_kib() < before + 8 * 1024,
         "{} KiB after {before}",
-        sandbox.resident()
+        sandbox.resident_kib()
     );
-    say(&mut socket, ExecMessage::Eof).await;
+    send_message(&mut socket, ExecMessage::Eof).await;
     assert_eq!(next(&mut socket).await, Ok((1, b"12000000\n".to_vec())));
 }
 
@@ -227,7 +230,7 @@ async fn a_command_on_a_terminal_has_its_size_its_keys_and_its_exit_code() {
     let seen = output_until(&mut socket, "xterm-256color\r\n").await;
     assert!(seen.contains("/dev/pts/") && seen.contains("33 101"), "{seen}");
 
-    say(
+    send_message(
         &mut socket,
         ExecMessage::Resize(WindowSize {
             columns: 90,
@@ -239,7 +242,7 @@ async fn a_command_on_a_terminal_has_its_size_its_keys_and_its_exit_code() {
     let seen = output_until(&mut socket, "got one\r\n").await;
     assert!(seen.contains("20 90"), "{seen}");
 
-    say(&mut socket, ExecMessage::Eof).await;
+    send_message(&mut socket, ExecMessage::Eof).await;
     assert_eq!(
         next(&mut socket).await,
         Err(ExecMessage::Exit {
@@ -294,7 +297,10 @@ async fn an_interactive_shell_ends_with_its_client() {
         }
     };
     drop(socket);
-    until("the end of the shell", async || (!runs(&seen)).then_some(())).await;
+    until("the end of the shell", async || {
+        (!is_running(&seen)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -38,13 +38,13 @@ pub struct Sandbox {
 }
 
 /// Response.
-pub struct Answer {
+pub struct TestResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Answer {
+impl TestResponse {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {:?}", self.body))
     }
@@ -68,13 +68,13 @@ impl Answer {
 type Prepare = Box<dyn FnOnce(&Path)>;
 
 /// Settings of a sandbox.
-pub struct Plan {
+pub struct SandboxBuilder {
     boot: Value,
     arguments: Vec<String>,
     prepare: Option<Prepare>,
 }
 
-impl Plan {
+impl SandboxBuilder {
     pub fn new() -> Self {
         Self {
             boot: json!({
@@ -99,7 +99,7 @@ impl Plan {
     }
 
     /// Changes the home before the start.
-    pub fn prepared(mut self, prepare: impl FnOnce(&Path) + 'static) -> Self {
+    pub fn prepare_home(mut self, prepare: impl FnOnce(&Path) + 'static) -> Self {
         self.prepare = Some(Box::new(prepare));
         self
     }
@@ -121,24 +121,24 @@ impl Plan {
             fs::create_dir_all(home.join("project")).unwrap();
             prepare(&home);
             if is_root() {
-                own(&home);
+                chown_to_user(&home);
             }
         }
         let sandbox = Sandbox {
             child: launch(folder.path(), &self.arguments),
             folder,
         };
-        sandbox.answers().await;
+        sandbox.await_ready().await;
         sandbox
     }
 }
 
 /// Makes the person the owner of a tree.
-fn own(path: &Path) {
+fn chown_to_user(path: &Path) {
     std::os::unix::fs::lchown(path, Some(1000), Some(1000)).unwrap();
     if path.is_dir() && !path.is_symlink() {
         for entry in fs::read_dir(path).unwrap() {
-            own(&entry.unwrap().path());
+            chown_to_user(&entry.unwrap().path());
         }
     }
 }
@@ -180,7 +180,7 @@ impl ReservedPort {
 }
 
 /// Whether the process runs, and is not a zombie.
-pub fn runs(pid: &str) -> bool {
+pub fn is_running(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
@@ -203,7 +203,7 @@ pub async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> 
 }
 
 /// Waits for a future with a timeout.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub async fn within_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(TIMEOUT, future)
         .await
         .unwrap_or_else(|_| panic!("{what} did not come"))
@@ -211,7 +211,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 impl Sandbox {
     pub async fn start() -> Self {
-        Plan::new().start().await
+        SandboxBuilder::new().start().await
     }
 
     pub fn home(&self) -> PathBuf {
@@ -226,7 +226,7 @@ impl Sandbox {
         self.child.id().cast_signed()
     }
 
-    async fn answers(&self) {
+    async fn await_ready(&self) {
         until("the control socket", async || self.dial().await.ok()).await;
         // A connection is accepted before the setup has ended; the response comes after it.
         self.status().await;
@@ -242,7 +242,7 @@ impl Sandbox {
         self.child.wait().unwrap();
         let _ = fs::remove_file(self.folder.path().join("control.sock"));
         self.child = launch(self.folder.path(), &[]);
-        self.answers().await;
+        self.await_ready().await;
     }
 
     /// Sends SIGTERM, and waits for the orderly stop.
@@ -251,8 +251,8 @@ impl Sandbox {
         until("the end of sandboxd", async || self.child.try_wait().unwrap()).await
     }
 
-    pub async fn request(&self, request: Request<Full<Bytes>>) -> Answer {
-        soon("an answer", async {
+    pub async fn request(&self, request: Request<Full<Bytes>>) -> TestResponse {
+        within_timeout("an answer", async {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(self.dial().await.unwrap()))
                     .await
@@ -262,7 +262,7 @@ impl Sandbox {
             let (head, body) = response.into_parts();
             let body = body.collect().await.expect("a whole body").to_bytes();
             connection.abort();
-            Answer {
+            TestResponse {
                 status: head.status,
                 headers: head.headers,
                 body,
@@ -279,16 +279,16 @@ impl Sandbox {
             .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"))
     }
 
-    pub async fn call(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+    pub async fn call(&self, method: Method, path: &str, body: impl Into<Bytes>) -> TestResponse {
         self.request(Self::builder(method, path).body(Full::new(body.into())).unwrap())
             .await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> TestResponse {
         self.call(Method::GET, path, "").await
     }
 
-    pub async fn exec_raw(&self, request: Value) -> Answer {
+    pub async fn exec_raw(&self, request: Value) -> TestResponse {
         self.call(Method::POST, "/v1/exec", request.to_string()).await
     }
 
@@ -305,25 +305,25 @@ impl Sandbox {
     }
 
     /// Reads `/v1/watch` until a status matches.
-    pub async fn until_status(&self, what: &str, mut wanted: impl FnMut(&Status) -> bool) -> Status {
+    pub async fn until_status(&self, what: &str, mut matches: impl FnMut(&Status) -> bool) -> Status {
         self.until_line("/v1/watch", what, |line| {
             let status: Status = serde_json::from_str(line).unwrap();
-            wanted(&status).then_some(status)
+            matches(&status).then_some(status)
         })
         .await
     }
 
     /// Follows the log until a line matches.
-    pub async fn until_log(&self, what: &str, wanted: impl Fn(&LogLine) -> bool) -> LogLine {
+    pub async fn until_log(&self, what: &str, matches: impl Fn(&LogLine) -> bool) -> LogLine {
         self.until_line("/v1/logs?follow=true", what, |line| {
             let line: LogLine = serde_json::from_str(line).unwrap();
-            wanted(&line).then_some(line)
+            matches(&line).then_some(line)
         })
         .await
     }
 
-    async fn until_line<T>(&self, path: &str, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
-        soon(what, async {
+    async fn until_line<T>(&self, path: &str, what: &str, mut matches: impl FnMut(&str) -> Option<T>) -> T {
+        within_timeout(what, async {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(self.dial().await.unwrap()))
                     .await
@@ -338,7 +338,7 @@ impl Sandbox {
                 text.extend_from_slice(&frame.unwrap().into_data().unwrap());
                 while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = text.drain(..=end).collect();
-                    if let Some(found) = wanted(std::str::from_utf8(&line).unwrap()) {
+                    if let Some(found) = matches(std::str::from_utf8(&line).unwrap()) {
                         connection.abort();
                         return found;
                     }
@@ -382,11 +382,11 @@ impl Sandbox {
 
     pub async fn terminal(&self, session: &str) -> Viewer {
         let path = format!("/v1/terminal?session={session}");
-        Viewer::greet(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 80, 24).await
+        Viewer::hello(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 80, 24).await
     }
 
     /// Viewer that numbers its input, and resends what the session has not acknowledged.
-    pub async fn resuming_viewer(&self, session: &str, keys: &mut InputQueue) -> Viewer {
+    pub async fn viewer_with_input_sequence(&self, session: &str, keys: &mut InputQueue) -> Viewer {
         let path = format!("/v1/terminal?session={session}");
         let mut socket = self.socket(&path, Some(tty::SUBPROTOCOL)).await;
         let size = WindowSize {
@@ -395,7 +395,7 @@ impl Sandbox {
         };
         let hello = tty::hello_with_input("", size, &keys.connect());
         socket.send(Message::Text(hello.into())).await.unwrap();
-        let mut viewer = Viewer::over(socket);
+        let mut viewer = Viewer::new(socket);
         while let Some(message) = keys.next_message() {
             viewer.send(message).await;
         }
@@ -405,11 +405,11 @@ impl Sandbox {
     /// Read-only viewer.
     pub async fn watcher(&self, session: &str) -> Viewer {
         let path = format!("{TERMINAL_WATCH}?session={session}");
-        Viewer::greet(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 40, 10).await
+        Viewer::hello(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 40, 10).await
     }
 
     /// The resident memory of sandboxd, in KiB.
-    pub fn resident(&self) -> u64 {
+    pub fn resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status
             .lines()
@@ -441,7 +441,7 @@ impl Drop for Sandbox {
 /// Viewer of a terminal.
 pub struct Viewer {
     pub socket: Socket,
-    /// Output that [`Self::shows`] has not consumed yet.
+    /// Output that [`Self::until_shown`] has not consumed yet.
     pub seen: Vec<u8>,
     pub title: String,
     /// The last acknowledgment of input.
@@ -450,13 +450,13 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    pub async fn greet(mut socket: Socket, columns: u16, rows: u16) -> Self {
+    pub async fn hello(mut socket: Socket, columns: u16, rows: u16) -> Self {
         let hello = tty::hello("", WindowSize { columns, rows });
         socket.send(Message::Text(hello.into())).await.unwrap();
-        Self::over(socket)
+        Self::new(socket)
     }
 
-    fn over(socket: Socket) -> Self {
+    fn new(socket: Socket) -> Self {
         Self {
             socket,
             seen: Vec::new(),
@@ -466,7 +466,7 @@ impl Viewer {
         }
     }
 
-    pub async fn types(&mut self, text: &str) {
+    pub async fn type_text(&mut self, text: &str) {
         self.send(tty::input(text.as_bytes())).await;
     }
 
@@ -475,7 +475,7 @@ impl Viewer {
     }
 
     /// Receives one message; false at the end.
-    pub async fn step(&mut self) -> bool {
+    pub async fn receive(&mut self) -> bool {
         match self.socket.next().await {
             Some(Ok(Message::Binary(bytes))) => {
                 match bytes.first() {
@@ -497,7 +497,7 @@ impl Viewer {
 
     /// Waits until the text is shown, and consumes the output up to its end.
     #[track_caller]
-    pub fn shows<'a>(&'a mut self, text: &'a str) -> impl Future<Output = String> + 'a {
+    pub fn until_shown<'a>(&'a mut self, text: &'a str) -> impl Future<Output = String> + 'a {
         let place = std::panic::Location::caller();
         async move {
             let shown = tokio::time::timeout(TIMEOUT, async {
@@ -506,7 +506,7 @@ impl Viewer {
                         let taken: Vec<u8> = self.seen.drain(..at + text.len()).collect();
                         return Some(String::from_utf8_lossy(&taken).into_owned());
                     }
-                    if !self.step().await {
+                    if !self.receive().await {
                         return None;
                     }
                 }
@@ -523,8 +523,8 @@ impl Viewer {
     }
 
     /// Reads to the end. Returns the close reason.
-    pub async fn ends(&mut self) -> String {
-        soon("the end of the terminal", async { while self.step().await {} }).await;
+    pub async fn until_end(&mut self) -> String {
+        within_timeout("the end of the terminal", async { while self.receive().await {} }).await;
         self.closed.clone().unwrap_or_default()
     }
 }

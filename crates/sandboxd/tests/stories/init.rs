@@ -10,7 +10,7 @@ use std::{
 use http::StatusCode;
 use serde_json::json;
 
-use crate::harness::{Plan, Sandbox, TOKEN, is_root, runs, until};
+use crate::harness::{Sandbox, SandboxBuilder, TOKEN, is_root, is_running, until};
 
 /// The states of the processes whose parent is `pid`.
 fn children(pid: i32) -> Vec<(i32, char)> {
@@ -93,12 +93,17 @@ async fn without_other_processes_sandboxd_does_not_wake_up() {
 #[tokio::test]
 async fn an_orderly_stop_sends_sigterm_first_and_leaves_no_process() {
     let script = "trap 'echo asked > asked; exit 0' TERM; echo up; while :; do sleep 0.05; done";
-    let mut sandbox = Plan::new().with("startCommand", json!(script)).start().await;
+    let mut sandbox = SandboxBuilder::new()
+        .with("startCommand", json!(script))
+        .start()
+        .await;
     sandbox.until_log("the start", |line| line.text == "up").await;
     let mut viewer = sandbox.terminal("main").await;
-    viewer.types("trap '' HUP; sleep 12345 & echo job-$!.\n").await;
-    viewer.shows("\njob-").await;
-    let job = viewer.shows(".").await;
+    viewer
+        .type_text("trap '' HUP; sleep 12345 & echo job-$!.\n")
+        .await;
+    viewer.until_shown("\njob-").await;
+    let job = viewer.until_shown(".").await;
     let free = sandbox
         .sh("setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' >/dev/null 2>&1 & echo $!")
         .await;
@@ -109,9 +114,9 @@ async fn an_orderly_stop_sends_sigterm_first_and_leaves_no_process() {
         "asked\n"
     );
     for pid in [job.trim_end_matches('.'), free.stdout.trim()] {
-        assert!(!runs(pid), "{pid} still runs");
+        assert!(!is_running(pid), "{pid} still runs");
     }
-    viewer.ends().await;
+    viewer.until_end().await;
 }
 
 #[allow(unsafe_code)]
@@ -132,7 +137,7 @@ fn with_descriptors(command: &mut Command, listener: OwnedFd, boot: OwnedFd) {
 }
 
 #[allow(unsafe_code)]
-fn high(descriptor: &impl AsRawFd) -> OwnedFd {
+fn duplicate_above_boot_fds(descriptor: &impl AsRawFd) -> OwnedFd {
     // SAFETY: creates a new descriptor, which nothing else owns.
     unsafe { OwnedFd::from_raw_fd(libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100)) }
 }
@@ -167,7 +172,11 @@ async fn as_process_1_it_boots_from_its_descriptors_and_stops_every_process() {
         .arg("--etc")
         .arg(&etc)
         .stdin(Stdio::null());
-    with_descriptors(&mut command, high(&listener), high(&reader));
+    with_descriptors(
+        &mut command,
+        duplicate_above_boot_fds(&listener),
+        duplicate_above_boot_fds(&reader),
+    );
     let mut unshare = command.spawn().unwrap();
 
     let exec = async |script: &str| {

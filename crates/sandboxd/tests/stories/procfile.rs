@@ -4,12 +4,12 @@ use fsa_model::sandboxd::StartCommand;
 use http::Method;
 use serde_json::json;
 
-use crate::harness::{Plan, Sandbox};
+use crate::harness::{Sandbox, SandboxBuilder};
 
 #[tokio::test]
 async fn all_entries_run_and_their_log_lines_have_their_names() {
-    let sandbox = Plan::new()
-        .prepared(|home| {
+    let sandbox = SandboxBuilder::new()
+        .prepare_home(|home| {
             std::fs::write(
                 home.join("project/Procfile"),
                 "worker: echo working $PORT; sleep 1000\nweb: echo serving $PORT; sleep 1000\n",
@@ -52,19 +52,19 @@ async fn a_procfile_written_in_a_terminal_is_started_and_a_change_replaces_it() 
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     viewer
-        .types("echo 'web: echo version-one; sleep 1000' > Procfile\n")
+        .type_text("echo 'web: echo version-one; sleep 1000' > Procfile\n")
         .await;
     sandbox
         .until_log("the first", |line| line.text == "version-one")
         .await;
     viewer
-        .types("echo 'web: echo version-two; sleep 1000' > Procfile\n")
+        .type_text("echo 'web: echo version-two; sleep 1000' > Procfile\n")
         .await;
     sandbox
         .until_log("the second", |line| line.text == "version-two")
         .await;
-    viewer.types("pgrep -fc '[v]ersion-one'; rm Procfile\n").await;
-    viewer.shows("\n0\r\n").await;
+    viewer.type_text("pgrep -fc '[v]ersion-one'; rm Procfile\n").await;
+    viewer.until_shown("\n0\r\n").await;
     sandbox
         .until_status("its end", |s| s.start_command == StartCommand::None)
         .await;
@@ -72,9 +72,9 @@ async fn a_procfile_written_in_a_terminal_is_started_and_a_change_replaces_it() 
 
 #[tokio::test]
 async fn a_start_command_takes_precedence_over_a_procfile() {
-    let sandbox = Plan::new()
+    let sandbox = SandboxBuilder::new()
         .with("startCommand", json!("echo the command; sleep 1000"))
-        .prepared(|home| {
+        .prepare_home(|home| {
             std::fs::write(home.join("project/Procfile"), "web: echo the file; sleep 1000\n").unwrap()
         })
         .start()

@@ -6,7 +6,7 @@ use fsa_model::sandboxd::{LogSource, RepositoryState, StartCommand};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Plan, Sandbox};
+use crate::harness::{Sandbox, SandboxBuilder};
 
 /// Repository with one commit, in a folder that all users can read.
 fn repository(folder: &Path) {
@@ -21,11 +21,11 @@ fn repository(folder: &Path) {
     assert!(done.success());
 }
 
-fn plan(url: &str) -> Plan {
-    Plan::new().with("repository", json!({"url": url}))
+fn builder(url: &str) -> SandboxBuilder {
+    SandboxBuilder::new().with("repository", json!({"url": url}))
 }
 
-fn left_over(sandbox: &Sandbox) -> Vec<String> {
+fn leftovers(sandbox: &Sandbox) -> Vec<String> {
     let state = sandbox.home().join(".local/state/fsa");
     let Ok(entries) = fs::read_dir(state) else {
         return Vec::new();
@@ -45,7 +45,7 @@ fn source() -> (tempfile::TempDir, String) {
 #[tokio::test]
 async fn a_repository_is_there_before_the_start_command_runs() {
     let (_source, url) = source();
-    let sandbox = plan(&url)
+    let sandbox = builder(&url)
         .with("startCommand", json!("cat file sub/file; sleep 1000"))
         .start()
         .await;
@@ -61,13 +61,13 @@ async fn a_repository_is_there_before_the_start_command_runs() {
         .sh("git status --short --branch; stat -c %U . | head -1")
         .await;
     assert!(branch.stdout.starts_with("## main...origin/main\n"), "{branch:?}");
-    assert!(left_over(&sandbox).is_empty(), "{:?}", left_over(&sandbox));
+    assert!(leftovers(&sandbox).is_empty(), "{:?}", leftovers(&sandbox));
 }
 
 #[tokio::test]
 async fn a_repository_is_cloned_once_and_never_over_existing_work() {
     let (source, url) = source();
-    let mut sandbox = plan(&url).start().await;
+    let mut sandbox = builder(&url).start().await;
     sandbox
         .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
         .await;
@@ -89,7 +89,7 @@ async fn a_failed_clone_leaves_nothing_reports_the_cause_and_can_be_retried() {
     let (source, url) = source();
     let hidden = source.path().join("hidden");
     fs::rename(source.path().join("r"), &hidden).unwrap();
-    let sandbox = plan(&url)
+    let sandbox = builder(&url)
         .with("startCommand", json!("cat file; sleep 1000"))
         .start()
         .await;
@@ -108,7 +108,7 @@ async fn a_failed_clone_leaves_nothing_reports_the_cause_and_can_be_retried() {
         "nothing is started without its files"
     );
     assert_eq!(fs::read_dir(sandbox.project()).unwrap().count(), 0);
-    assert!(left_over(&sandbox).is_empty(), "{:?}", left_over(&sandbox));
+    assert!(leftovers(&sandbox).is_empty(), "{:?}", leftovers(&sandbox));
 
     fs::rename(hidden, source.path().join("r")).unwrap();
     sandbox
@@ -127,7 +127,7 @@ async fn a_failed_clone_leaves_nothing_reports_the_cause_and_can_be_retried() {
 
 #[tokio::test]
 async fn credentials_in_gits_messages_are_not_reported() {
-    let sandbox = plan("http://me:s3cret@127.0.0.1:1/r.git").start().await;
+    let sandbox = builder("http://me:s3cret@127.0.0.1:1/r.git").start().await;
     sandbox
         .until_status("failed", |s| {
             matches!(s.repository, RepositoryState::Failed { .. })
@@ -143,7 +143,7 @@ async fn credentials_in_gits_messages_are_not_reported() {
 #[tokio::test]
 async fn a_branch_is_cloned_by_its_name() {
     let (_source, url) = source();
-    let sandbox = Plan::new()
+    let sandbox = SandboxBuilder::new()
         .with("repository", json!({"url": url, "branch": "other"}))
         .start()
         .await;
@@ -156,8 +156,8 @@ async fn a_branch_is_cloned_by_its_name() {
 #[tokio::test]
 async fn a_clone_that_was_complete_when_the_sandbox_died_is_moved() {
     let (_source, url) = source();
-    let sandbox = plan(&url)
-        .prepared(|home| {
+    let sandbox = builder(&url)
+        .prepare_home(|home| {
             let complete = home.join(".local/state/fsa/clone.complete");
             repository(&complete);
             // A part of it was moved already.
@@ -172,14 +172,14 @@ async fn a_clone_that_was_complete_when_the_sandbox_died_is_moved() {
         sandbox.sh("cat file sub/file; git status --short").await.stdout,
         "one\ntwo\n"
     );
-    assert!(left_over(&sandbox).is_empty());
+    assert!(leftovers(&sandbox).is_empty());
 }
 
 #[tokio::test]
 async fn files_without_a_clone_are_not_changed() {
     let (_source, url) = source();
-    let sandbox = plan(&url)
-        .prepared(|home| fs::write(home.join("project/mine"), "x").unwrap())
+    let sandbox = builder(&url)
+        .prepare_home(|home| fs::write(home.join("project/mine"), "x").unwrap())
         .start()
         .await;
     let status = sandbox

@@ -4,7 +4,7 @@ use fsa_model::sandboxd::{Exit, LogSource, StartCommand};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Plan, Sandbox, runs, until};
+use crate::harness::{Sandbox, SandboxBuilder, is_running, until};
 
 /// Script that listens on a free port of the loopback until it ends.
 const LISTEN: &str = "exec python3 -c \"import socket,time
@@ -12,7 +12,7 @@ s=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); print(s.getsockname()[1]
 
 #[tokio::test]
 async fn a_start_command_runs_in_the_project_with_a_port_and_its_output_is_logged() {
-    let sandbox = Plan::new()
+    let sandbox = SandboxBuilder::new()
         .with(
             "startCommand",
             json!("echo on $PORT in $PWD; echo oops >&2; sleep 1000"),
@@ -46,7 +46,10 @@ async fn the_input_of_a_start_command_does_not_end() {
     // poll(2) reports nothing for a pipe whose writer lives, and the end of the input otherwise.
     let script = "exec python3 -c \"import select,time
 p=select.poll(); p.register(0); print('input', p.poll(0), flush=True); time.sleep(1000)\"";
-    let sandbox = Plan::new().with("startCommand", json!(script)).start().await;
+    let sandbox = SandboxBuilder::new()
+        .with("startCommand", json!(script))
+        .start()
+        .await;
     let line = sandbox
         .until_log("its input", |line| line.text.starts_with("input"))
         .await;
@@ -57,7 +60,10 @@ p=select.poll(); p.register(0); print('input', p.poll(0), flush=True); time.slee
 async fn a_start_command_is_restarted_with_backoff() {
     // The first run ends when its status is being watched.
     let script = "until [ -e watched ]; do sleep 0.05; done; exit 3";
-    let sandbox = Plan::new().with("startCommand", json!(script)).start().await;
+    let sandbox = SandboxBuilder::new()
+        .with("startCommand", json!(script))
+        .start()
+        .await;
     let mut attempts = vec![chrono::Utc::now()];
     let mut left = Vec::new();
     sandbox
@@ -97,7 +103,10 @@ async fn a_start_command_is_restarted_with_backoff() {
 async fn a_restart_stops_everything_that_the_command_started() {
     let script =
         "trap 'echo asked' TERM; sh -c 'trap \"\" TERM; sleep 1000 & wait; wait' & echo pid $!; wait";
-    let sandbox = Plan::new().with("startCommand", json!(script)).start().await;
+    let sandbox = SandboxBuilder::new()
+        .with("startCommand", json!(script))
+        .start()
+        .await;
     let first = sandbox
         .until_log("its child", |line| line.text.starts_with("pid "))
         .await;
@@ -112,7 +121,7 @@ async fn a_restart_stops_everything_that_the_command_started() {
         })
         .await;
     assert_ne!(first.text, second.text);
-    assert!(!runs(&pid.to_string()), "the old one still runs");
+    assert!(!is_running(&pid.to_string()), "the old one still runs");
     assert!(
         sandbox.logs().await.iter().any(|line| line.text == "asked"),
         "it was asked first"
@@ -130,7 +139,10 @@ async fn without_a_start_command_a_restart_is_refused() {
 
 #[tokio::test]
 async fn a_port_is_listed_while_a_process_listens_on_it() {
-    let sandbox = Plan::new().with("startCommand", json!(LISTEN)).start().await;
+    let sandbox = SandboxBuilder::new()
+        .with("startCommand", json!(LISTEN))
+        .start()
+        .await;
     let line = sandbox
         .until_log("the port", |line| line.source == LogSource::Stdout)
         .await;
@@ -154,7 +166,7 @@ async fn a_port_opened_in_a_terminal_is_listed() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     std::fs::write(sandbox.project().join("serve.sh"), LISTEN).unwrap();
-    viewer.types("sh serve.sh > port\n").await;
+    viewer.type_text("sh serve.sh > port\n").await;
     let port: u16 = until("the port", async || {
         std::fs::read_to_string(sandbox.project().join("port"))
             .ok()?

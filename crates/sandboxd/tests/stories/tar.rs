@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body_util::Full;
 
-use crate::harness::{Answer, Sandbox, until};
+use crate::harness::{Sandbox, TestResponse, until};
 
 async fn download(sandbox: &Sandbox, path: &str) -> Bytes {
     let request = Sandbox::builder(Method::GET, &format!("/v1/files?path={path}"))
@@ -16,7 +16,7 @@ async fn download(sandbox: &Sandbox, path: &str) -> Bytes {
     sandbox.request(request).await.expect(StatusCode::OK).body
 }
 
-async fn upload(sandbox: &Sandbox, path: &str, archive: impl Into<Bytes>) -> Answer {
+async fn upload(sandbox: &Sandbox, path: &str, archive: impl Into<Bytes>) -> TestResponse {
     let request = Sandbox::builder(Method::PUT, &format!("/v1/files?path={path}"))
         .header("content-type", "application/x-tar")
         .body(Full::new(archive.into()))
@@ -167,7 +167,7 @@ async fn a_large_folder_streams_in_bounded_memory() {
     sandbox
         .sh("mkdir big; head -c 60000000 /dev/urandom > big/a; mkfifo big/never")
         .await;
-    let before = sandbox.resident();
+    let before = sandbox.resident_kib();
     // A client that does not read, until the buffers in between are full.
     let mut stream = sandbox.dial().await.unwrap();
     tokio::io::AsyncWriteExt::write_all(
@@ -179,9 +179,9 @@ async fn a_large_folder_streams_in_bounded_memory() {
     until("the first bytes", async || stream.try_read(&mut [0; 1]).ok()).await;
     sandbox.sh("true").await;
     assert!(
-        sandbox.resident() < before + 10 * 1024,
+        sandbox.resident_kib() < before + 10 * 1024,
         "{} KiB after {before}",
-        sandbox.resident()
+        sandbox.resident_kib()
     );
     drop(stream);
     let archive = download(&sandbox, "big").await;

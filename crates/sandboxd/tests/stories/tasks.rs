@@ -4,7 +4,7 @@ use fsa_model::sandboxd::{TaskEnd, TaskOutput};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Sandbox, runs, until};
+use crate::harness::{Sandbox, is_running, until};
 
 async fn put(sandbox: &Sandbox, id: &str, script: &str, more: serde_json::Value) -> StatusCode {
     let mut request = json!({"command": ["sh", "-c", script]});
@@ -25,7 +25,7 @@ async fn read(sandbox: &Sandbox, id: &str, after: u64) -> TaskOutput {
 }
 
 /// The output from a position to the end, and the end.
-async fn rest(sandbox: &Sandbox, id: &str, mut after: u64) -> (Vec<String>, TaskEnd) {
+async fn read_to_end(sandbox: &Sandbox, id: &str, mut after: u64) -> (Vec<String>, TaskEnd) {
     let mut lines = Vec::new();
     loop {
         let output = read(sandbox, id, after).await;
@@ -64,7 +64,7 @@ async fn a_task_continues_without_a_reader_and_is_read_from_the_last_position() 
 
     std::fs::write(sandbox.project().join("go"), "").unwrap();
 
-    let (lines, end) = rest(&sandbox, "a-1", 6).await;
+    let (lines, end) = read_to_end(&sandbox, "a-1", 6).await;
     assert_eq!(lines, ["second"]);
     assert_eq!((end.exit_code, end.stderr.as_str()), (3, "oops\n"));
     let forget = sandbox.call(Method::DELETE, "/v1/tasks/a-1", "").await;
@@ -79,10 +79,10 @@ async fn a_task_without_a_reader_blocks_and_loses_no_output() {
     put(&sandbox, "much", script, json!({})).await;
     let first = read(&sandbox, "much", 0).await;
     let pid = first.lines[0].clone();
-    let before = sandbox.resident();
-    assert!(runs(&pid), "it waits for a reader");
+    let before = sandbox.resident_kib();
+    assert!(is_running(&pid), "it waits for a reader");
 
-    let (lines, end) = rest(&sandbox, "much", 0).await;
+    let (lines, end) = read_to_end(&sandbox, "much", 0).await;
 
     assert_eq!(
         (lines.len(), lines.last().unwrap().as_str(), end.exit_code),
@@ -98,12 +98,12 @@ async fn a_task_ends_when_it_is_cancelled_or_times_out() {
     let pid = read(&sandbox, "long", 0).await.lines[0].clone();
     let reported = sandbox.call(Method::DELETE, "/v1/tasks/long", "").await;
     reported.expect(StatusCode::ACCEPTED);
-    let (_, end) = rest(&sandbox, "long", 0).await;
+    let (_, end) = read_to_end(&sandbox, "long", 0).await;
     assert_eq!((end.exit_code, end.timed_out), (143, false));
-    until("the end", async || (!runs(&pid)).then_some(())).await;
+    until("the end", async || (!is_running(&pid)).then_some(())).await;
 
     put(&sandbox, "slow", "sleep 1000", json!({"timeoutSeconds": 1})).await;
-    let (_, end) = rest(&sandbox, "slow", 0).await;
+    let (_, end) = read_to_end(&sandbox, "slow", 0).await;
     assert_eq!((end.exit_code, end.timed_out), (124, true));
 }
 
@@ -111,7 +111,7 @@ async fn a_task_ends_when_it_is_cancelled_or_times_out() {
 async fn a_tasks_process_identifies_its_task_at_the_callback_port() {
     let sandbox = Sandbox::start().await;
     put(&sandbox, "mine", "echo $FSA_ASKS_TOKEN", json!({})).await;
-    let (lines, _) = rest(&sandbox, "mine", 0).await;
+    let (lines, _) = read_to_end(&sandbox, "mine", 0).await;
     let plain = sandbox.sh("echo $FSA_ASKS_TOKEN").await.stdout;
     assert_eq!(lines, [format!("{}.mine", plain.trim())]);
 }

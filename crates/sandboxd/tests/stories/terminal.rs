@@ -3,14 +3,14 @@
 use fsa_model::tty::{self, WindowSize, input_queue::InputQueue};
 use http::{Method, StatusCode};
 
-use crate::harness::{Plan, Sandbox, Viewer, find, is_root, runs, soon, until};
+use crate::harness::{Sandbox, SandboxBuilder, Viewer, find, is_root, is_running, until, within_timeout};
 
 #[tokio::test]
 async fn a_shell_of_the_person_opens_in_the_project() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     viewer
-        .types("echo $TERM,$COLORTERM,$GREETING,$(id -u),$PWD,$(stty size).\n")
+        .type_text("echo $TERM,$COLORTERM,$GREETING,$(id -u),$PWD,$(stty size).\n")
         .await;
     let uid = if is_root() {
         "1000".into()
@@ -19,27 +19,27 @@ async fn a_shell_of_the_person_opens_in_the_project() {
     };
     let project = sandbox.project();
     viewer
-        .shows(&format!(
+        .until_shown(&format!(
             "xterm-256color,truecolor,hello,{uid},{},24 80.",
             project.display()
         ))
         .await;
-    viewer.types("tty; [ -w $(tty) ] && echo mine\n").await;
-    viewer.shows("/dev/pts/").await;
-    viewer.shows("\nmine").await;
+    viewer.type_text("tty; [ -w $(tty) ] && echo mine\n").await;
+    viewer.until_shown("/dev/pts/").await;
+    viewer.until_shown("\nmine").await;
 }
 
 #[tokio::test]
 async fn a_reconnect_replays_the_scrollback_of_the_same_shell() {
     let sandbox = Sandbox::start().await;
     let mut first = sandbox.terminal("main").await;
-    first.types("secret=kept; echo first-$((1+1))\n").await;
-    first.shows("first-2").await;
+    first.type_text("secret=kept; echo first-$((1+1))\n").await;
+    first.until_shown("first-2").await;
     drop(first);
     let mut again = sandbox.terminal("main").await;
-    again.shows("first-2").await;
-    again.types("echo value:$secret\n").await;
-    again.shows("value:kept").await;
+    again.until_shown("first-2").await;
+    again.type_text("echo value:$secret\n").await;
+    again.until_shown("value:kept").await;
     let list = sandbox.get("/v1/terminals").await.json();
     assert_eq!(
         (list[0]["name"].as_str(), list[0]["viewers"].as_u64()),
@@ -51,32 +51,32 @@ async fn a_reconnect_replays_the_scrollback_of_the_same_shell() {
 async fn input_sent_on_a_dying_connection_is_written_once() {
     let sandbox = Sandbox::start().await;
     let mut keys = InputQueue::new("me".into());
-    let mut first = sandbox.resuming_viewer("main", &mut keys).await;
+    let mut first = sandbox.viewer_with_input_sequence("main", &mut keys).await;
     assert!(keys.push(b"echo one-$((1+"));
     first.send(keys.next_message().unwrap()).await;
     // It is unknown how much of it arrived, and the first connection is still read when the second is open.
     assert!(keys.push(b"1)).\n"));
-    let mut second = sandbox.resuming_viewer("main", &mut keys).await;
+    let mut second = sandbox.viewer_with_input_sequence("main", &mut keys).await;
     assert!(keys.push(b"echo two-$((1+1)).\n"));
-    first.types("1)).\n").await;
+    first.type_text("1)).\n").await;
     second.send(keys.next_message().unwrap()).await;
 
-    let shown = second.shows("two-2.").await;
+    let shown = second.until_shown("two-2.").await;
 
     assert_eq!(shown.matches("one-2.").count(), 1, "{shown}");
     // The session acknowledges all of it, and then nothing is sent a third time.
-    soon("the last acknowledgment", async {
+    within_timeout("the last acknowledgment", async {
         while second.taken.as_deref() != Some(b"38") {
-            assert!(second.step().await);
+            assert!(second.receive().await);
         }
     })
     .await;
     keys.acknowledge(b"38");
     drop((first, second));
-    let mut third = sandbox.resuming_viewer("main", &mut keys).await;
+    let mut third = sandbox.viewer_with_input_sequence("main", &mut keys).await;
     assert!(keys.push(b"echo three-$((1+1)).\n"));
     third.send(keys.next_message().unwrap()).await;
-    let shown = third.shows("three-2.").await;
+    let shown = third.until_shown("three-2.").await;
     assert_eq!(shown.matches("two-2.").count(), 1, "{shown}");
 }
 
@@ -84,38 +84,40 @@ async fn input_sent_on_a_dying_connection_is_written_once() {
 async fn two_viewers_see_the_same_and_both_may_type() {
     let sandbox = Sandbox::start().await;
     let mut one = sandbox.terminal("shared").await;
-    one.types("echo ready-$((1+1))\n").await;
-    one.shows("ready-2").await;
+    one.type_text("echo ready-$((1+1))\n").await;
+    one.until_shown("ready-2").await;
     let mut two = sandbox.terminal("shared").await;
-    two.shows("ready-2").await;
-    two.types("echo from-$((1+1))\n").await;
-    one.shows("from-2").await;
-    two.shows("from-2").await;
+    two.until_shown("ready-2").await;
+    two.type_text("echo from-$((1+1))\n").await;
+    one.until_shown("from-2").await;
+    two.until_shown("from-2").await;
 }
 
 #[tokio::test]
 async fn a_read_only_viewer_sees_everything_and_changes_nothing() {
     let sandbox = Sandbox::start().await;
     let mut nothing = sandbox.watcher("shared").await;
-    nothing.shows("there is no terminal `shared` to watch").await;
+    nothing
+        .until_shown("there is no terminal `shared` to watch")
+        .await;
     let mut one = sandbox.terminal("shared").await;
-    one.types("echo ready-$((1+1))\n").await;
-    one.shows("ready-2").await;
+    one.type_text("echo ready-$((1+1))\n").await;
+    one.until_shown("ready-2").await;
     let mut watcher = sandbox.watcher("shared").await;
-    watcher.shows("ready-2").await;
+    watcher.until_shown("ready-2").await;
 
-    watcher.types("echo typed-$((1+1))\n").await;
+    watcher.type_text("echo typed-$((1+1))\n").await;
     watcher
         .send(tty::resize(WindowSize { columns: 30, rows: 5 }))
         .await;
     // On the same connection, so that the messages before it have been handled.
-    watcher.types("echo more\n").await;
-    one.types("stty size; echo over-$((1+1))\n").await;
+    watcher.type_text("echo more\n").await;
+    one.type_text("stty size; echo over-$((1+1))\n").await;
 
-    let seen = watcher.shows("over-2").await;
+    let seen = watcher.until_shown("over-2").await;
     assert!(seen.contains("24 80"), "{seen}");
-    one.types("echo last-$((1+1))\n").await;
-    let seen = one.shows("last-2").await;
+    one.type_text("echo last-$((1+1))\n").await;
+    let seen = one.until_shown("last-2").await;
     assert!(!seen.contains("typed-"), "{seen}");
 }
 
@@ -123,18 +125,18 @@ async fn a_read_only_viewer_sees_everything_and_changes_nothing() {
 async fn the_size_is_that_of_the_viewer_that_was_active_last() {
     let sandbox = Sandbox::start().await;
     let mut one = sandbox.terminal("main").await;
-    one.types("stty size\n").await;
-    one.shows("24 80").await;
+    one.type_text("stty size\n").await;
+    one.until_shown("24 80").await;
     let mut two = sandbox.terminal("main").await;
     two.send(tty::resize(WindowSize {
         columns: 101,
         rows: 31,
     }))
     .await;
-    two.types("stty size\n").await;
-    two.shows("31 101").await;
-    one.types("stty size\n").await;
-    one.shows("24 80").await;
+    two.type_text("stty size\n").await;
+    two.until_shown("31 101").await;
+    one.type_text("stty size\n").await;
+    one.until_shown("24 80").await;
     drop(one);
     until("the other's window", async || {
         (sandbox.get("/v1/terminals").await.json()[0]["columns"] == 101).then_some(())
@@ -147,15 +149,17 @@ async fn characters_that_come_in_pieces_arrive_whole() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     viewer
-        .types("printf '\\303'; sleep 0.2; printf '\\251\\360\\237'; sleep 0.2; printf '\\230\\200.end'\n")
+        .type_text(
+            "printf '\\303'; sleep 0.2; printf '\\251\\360\\237'; sleep 0.2; printf '\\230\\200.end'\n",
+        )
         .await;
-    viewer.shows("é😀.end").await;
+    viewer.until_shown("é😀.end").await;
     // The same for input that comes in pieces.
-    viewer.types("echo cat-$((1+1)); cat\n").await;
-    viewer.shows("cat-2\r\n").await;
+    viewer.type_text("echo cat-$((1+1)); cat\n").await;
+    viewer.until_shown("cat-2\r\n").await;
     viewer.send(tty::input(&[0xc3])).await;
     viewer.send(tty::input(&[0xa9, b'!', b'\n'])).await;
-    viewer.shows("é!\r\né!").await;
+    viewer.until_shown("é!\r\né!").await;
 }
 
 #[tokio::test]
@@ -163,18 +167,18 @@ async fn a_title_is_sent_to_present_and_later_viewers() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     viewer
-        .types("printf '\\033]0;my title\\007'; echo done-$((1+1))\n")
+        .type_text("printf '\\033]0;my title\\007'; echo done-$((1+1))\n")
         .await;
-    viewer.shows("done-2").await;
+    viewer.until_shown("done-2").await;
     until("the title", async || {
         let list = sandbox.get("/v1/terminals").await.json();
         (list[0]["title"] == "my title").then_some(())
     })
     .await;
     let mut later = sandbox.terminal("main").await;
-    later.shows("done-2").await;
-    later.types("echo again-$((1+1))\n").await;
-    later.shows("again-2").await;
+    later.until_shown("done-2").await;
+    later.type_text("echo again-$((1+1))\n").await;
+    later.until_shown("again-2").await;
     assert_eq!(later.title, "my title");
 }
 
@@ -182,9 +186,9 @@ async fn a_title_is_sent_to_present_and_later_viewers() {
 async fn the_end_of_the_shell_is_reported_and_the_next_viewer_gets_a_new_shell() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
-    viewer.types("echo bye-$((1+1)); exit 3\n").await;
-    viewer.shows("bye-2").await;
-    let reason = viewer.ends().await;
+    viewer.type_text("echo bye-$((1+1)); exit 3\n").await;
+    viewer.until_shown("bye-2").await;
+    let reason = viewer.until_end().await;
     assert!(reason.contains("exit code 3"), "{reason}");
     assert!(find(&viewer.seen, b"the shell has ended").is_some());
     until("its removal", async || {
@@ -199,8 +203,8 @@ async fn the_end_of_the_shell_is_reported_and_the_next_viewer_gets_a_new_shell()
     })
     .await;
     let mut new = sandbox.terminal("main").await;
-    new.types("echo new-$((1+1))\n").await;
-    assert!(!new.shows("new-2").await.contains("bye"));
+    new.type_text("echo new-$((1+1))\n").await;
+    assert!(!new.until_shown("new-2").await.contains("bye"));
 }
 
 #[tokio::test]
@@ -208,15 +212,15 @@ async fn hanging_up_ends_the_shell_and_its_processes() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("work").await;
     viewer
-        .types("sleep 12345 & sh -c 'trap \"\" HUP; echo pid-$$.; sleep 12345'\n")
+        .type_text("sleep 12345 & sh -c 'trap \"\" HUP; echo pid-$$.; sleep 12345'\n")
         .await;
-    viewer.shows("\npid-").await;
-    let pid = viewer.shows(".").await;
+    viewer.until_shown("\npid-").await;
+    let pid = viewer.until_shown(".").await;
     let answer = sandbox.call(Method::DELETE, "/v1/terminals/work", "").await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
-    viewer.ends().await;
+    viewer.until_end().await;
     let pid = pid.trim_end_matches('.');
-    assert!(!runs(pid), "{pid} still runs");
+    assert!(!is_running(pid), "{pid} still runs");
     let answer = sandbox.call(Method::DELETE, "/v1/terminals/work", "").await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
 }
@@ -228,12 +232,12 @@ async fn control_c_reaches_the_program_in_the_foreground() {
     // The program prints a line when it is in the foreground. It has the signal's default action throughout: a handler
     // that runs just before a system call begins would not interrupt it.
     viewer
-        .types("sh -c 'echo begin-$((1+1)); exec sleep 1000'\n")
+        .type_text("sh -c 'echo begin-$((1+1)); exec sleep 1000'\n")
         .await;
-    viewer.shows("begin-2").await;
-    viewer.types("\u{3}").await;
-    viewer.types("echo after-$?\n").await;
-    viewer.shows("after-130").await;
+    viewer.until_shown("begin-2").await;
+    viewer.type_text("\u{3}").await;
+    viewer.type_text("echo after-$?\n").await;
+    viewer.until_shown("after-130").await;
 }
 
 #[tokio::test]
@@ -250,19 +254,19 @@ async fn an_invalid_terminal_request_is_refused_before_the_upgrade() {
     let _first = sandbox.terminal("mine").await;
     if is_root() {
         let mut first = sandbox.terminal("mine").await;
-        first.types("echo up-$((1+1))\n").await;
-        first.shows("up-2").await;
+        first.type_text("echo up-$((1+1))\n").await;
+        first.until_shown("up-2").await;
         let socket = sandbox
             .socket("/v1/terminal?session=mine&user=root", Some(tty::SUBPROTOCOL))
             .await;
-        let mut other = Viewer::greet(socket, 80, 24).await;
-        assert!(other.ends().await.contains("belongs to another user"));
+        let mut other = Viewer::hello(socket, 80, 24).await;
+        assert!(other.until_end().await.contains("belongs to another user"));
     }
 }
 
 #[tokio::test]
 async fn a_login_shell_finds_the_same_programs_as_exec() {
-    let sandbox = Plan::new()
+    let sandbox = SandboxBuilder::new()
         .with(
             "environment",
             serde_json::json!({"PATH": "/opt/tools:/usr/bin:/bin"}),
@@ -270,6 +274,6 @@ async fn a_login_shell_finds_the_same_programs_as_exec() {
         .start()
         .await;
     let mut viewer = sandbox.terminal("main").await;
-    viewer.types("echo path=$FSA_PATH.\n").await;
-    viewer.shows("path=/opt/tools:/usr/bin:/bin:").await;
+    viewer.type_text("echo path=$FSA_PATH.\n").await;
+    viewer.until_shown("path=/opt/tools:/usr/bin:/bin:").await;
 }

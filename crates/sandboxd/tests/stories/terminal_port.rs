@@ -9,11 +9,11 @@ use tokio::{
 };
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::harness::{Plan, ReservedPort, Sandbox, TOKEN, find, soon};
+use crate::harness::{ReservedPort, Sandbox, SandboxBuilder, TOKEN, find, within_timeout};
 
 async fn start(token: Option<&str>) -> (Sandbox, ReservedPort) {
     let port = ReservedPort::new();
-    let mut plan = Plan::new()
+    let mut plan = SandboxBuilder::new()
         .argument("--terminal")
         .argument(format!("127.0.0.1:{}", port.number));
     if let Some(token) = token {
@@ -23,14 +23,14 @@ async fn start(token: Option<&str>) -> (Sandbox, ReservedPort) {
 }
 
 /// Sends a plain-text request and reads the response to its end.
-async fn ask(port: u16, request: &str) -> String {
+async fn send_request(port: u16, request: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream
         .write_all(format!("{request}\r\nhost: a:1\r\nconnection: close\r\n\r\n").as_bytes())
         .await
         .unwrap();
     let mut answer = String::new();
-    soon("an answer", stream.read_to_string(&mut answer))
+    within_timeout("an answer", stream.read_to_string(&mut answer))
         .await
         .unwrap();
     answer
@@ -58,7 +58,7 @@ async fn open(port: u16, header: Option<(&str, &str)>) -> Result<WebSocketStream
         .map_err(|error| error.to_string())
 }
 
-async fn greet(socket: &mut WebSocketStream<TcpStream>, token: &str) {
+async fn send_hello(socket: &mut WebSocketStream<TcpStream>, token: &str) {
     let hello = tty::hello(
         token,
         WindowSize {
@@ -79,7 +79,7 @@ async fn works(socket: &mut WebSocketStream<TcpStream>) -> bool {
         return false;
     }
     let mut seen = Vec::new();
-    soon("an echo or the end", async {
+    within_timeout("an echo or the end", async {
         while let Some(Ok(message)) = socket.next().await {
             if let Message::Close(_) = message {
                 return false;
@@ -99,11 +99,15 @@ async fn the_terminals_port_serves_the_terminal_and_nothing_else() {
     let (sandbox, reserved) = start(None).await;
     let port = reserved.number;
     assert!(
-        ask(port, "GET / HTTP/1.1")
+        send_request(port, "GET / HTTP/1.1")
             .await
             .contains("terminal of a sandbox")
     );
-    assert!(ask(port, "GET /token HTTP/1.1").await.contains(r#"{"token":""}"#));
+    assert!(
+        send_request(port, "GET /token HTTP/1.1")
+            .await
+            .contains(r#"{"token":""}"#)
+    );
     for request in [
         "GET /v1/status",
         "POST /v1/exec",
@@ -117,15 +121,15 @@ async fn the_terminals_port_serves_the_terminal_and_nothing_else() {
         "POST /ws",
     ] {
         for token in [String::new(), format!("\r\nauthorization: Bearer {TOKEN}")] {
-            let answer = ask(port, &format!("{request} HTTP/1.1{token}")).await;
+            let answer = send_request(port, &format!("{request} HTTP/1.1{token}")).await;
             assert!(answer.starts_with("HTTP/1.1 404"), "{request}: {answer}");
         }
     }
     let mut socket = open(port, None).await.unwrap();
-    greet(&mut socket, "").await;
+    send_hello(&mut socket, "").await;
     assert!(works(&mut socket).await);
     let mut control = sandbox.terminal("main").await;
-    control.shows("up-2").await;
+    control.until_shown("up-2").await;
     let ports = sandbox.status().await.ports;
     assert!(
         ports.iter().all(|found| found.port != port),
@@ -137,13 +141,13 @@ async fn the_terminals_port_serves_the_terminal_and_nothing_else() {
 async fn with_a_token_the_terminal_opens_only_with_it() {
     let (_sandbox, reserved) = start(Some("tt")).await;
     let port = reserved.number;
-    let refused = ask(port, "GET /token HTTP/1.1").await;
+    let refused = send_request(port, "GET /token HTTP/1.1").await;
     assert!(
         refused.starts_with("HTTP/1.1 401") && !refused.contains("tt\""),
         "{refused}"
     );
     // `any:tt`, in the form in which ttyd's client sends it.
-    let reported = ask(port, "GET /token HTTP/1.1\r\nauthorization: Basic YW55OnR0").await;
+    let reported = send_request(port, "GET /token HTTP/1.1\r\nauthorization: Basic YW55OnR0").await;
     assert!(reported.contains(r#"{"token":"tt"}"#), "{reported}");
     for (header, hello, opens) in [
         (None, "", false),
@@ -153,7 +157,7 @@ async fn with_a_token_the_terminal_opens_only_with_it() {
         (Some(("authorization", "Bearer tt")), "", true),
     ] {
         let mut socket = open(port, header).await.unwrap();
-        greet(&mut socket, hello).await;
+        send_hello(&mut socket, hello).await;
         assert_eq!(works(&mut socket).await, opens, "{header:?} {hello}");
     }
 }

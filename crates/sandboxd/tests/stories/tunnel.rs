@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpListener, UnixStream},
 };
 
-use crate::harness::{ReservedPort, Sandbox, TOKEN, soon};
+use crate::harness::{ReservedPort, Sandbox, TOKEN, within_timeout};
 
 /// Sends the request and reads the response's head.
 async fn connect(sandbox: &Sandbox, target: &str) -> (String, UnixStream) {
@@ -18,7 +18,11 @@ async fn connect(sandbox: &Sandbox, target: &str) -> (String, UnixStream) {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(soon("the answer's head", stream.read_u8()).await.unwrap());
+        answer.push(
+            within_timeout("the answer's head", stream.read_u8())
+                .await
+                .unwrap(),
+        );
     }
     (String::from_utf8(answer).unwrap(), stream)
 }
@@ -35,12 +39,12 @@ async fn each_side_of_a_tunnel_may_close_before_the_other() {
     let (listener, address) = listener("127.0.0.1:0").await;
     let (head, mut tunnel) = connect(&sandbox, &format!("127.0.0.1:{}", address.port())).await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    let (mut program, _) = soon("the connection", listener.accept()).await.unwrap();
+    let (mut program, _) = within_timeout("the connection", listener.accept()).await.unwrap();
 
     tunnel.write_all(b"question").await.unwrap();
     tunnel.shutdown().await.unwrap();
     let mut question = String::new();
-    soon("the question", program.read_to_string(&mut question))
+    within_timeout("the question", program.read_to_string(&mut question))
         .await
         .unwrap();
     assert_eq!(question, "question");
@@ -48,7 +52,7 @@ async fn each_side_of_a_tunnel_may_close_before_the_other() {
     program.write_all(b"answer").await.unwrap();
     drop(program);
     let mut answer = String::new();
-    soon("the answer", tunnel.read_to_string(&mut answer))
+    within_timeout("the answer", tunnel.read_to_string(&mut answer))
         .await
         .unwrap();
     assert_eq!(answer, "answer");
@@ -64,7 +68,7 @@ async fn a_tunnel_reaches_a_program_on_either_loopback_address() {
     let port = listener.local_addr().unwrap().port();
     let (head, _tunnel) = connect(&sandbox, &format!("localhost:{port}")).await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    soon("the connection", listener.accept()).await.unwrap();
+    within_timeout("the connection", listener.accept()).await.unwrap();
 }
 
 #[tokio::test]
