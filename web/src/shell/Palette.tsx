@@ -4,7 +4,7 @@ import { IconSearch } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { type KeyboardEvent, useState } from "react";
-import { me, projects, useLifecycleAction } from "../api/queries";
+import { me, project as projectQuery, projects, useLifecycleAction } from "../api/queries";
 import { fuzzyFilter } from "../logic/fuzzy";
 import { hasRole, projectSlug } from "../logic/role";
 import { canStart, canStop, phaseStatus } from "../logic/status";
@@ -22,13 +22,14 @@ export default function Palette({ close }: { close: () => void }) {
   const navigate = useNavigate();
   const { project: current } = useParams({ strict: false });
   const all = useQuery(projects).data ?? [];
+  // As the workspace shows it; the list may have an earlier phase.
+  const currentProject = useQuery({ ...projectQuery(current ?? ""), enabled: current !== undefined }).data;
   const currentUser = useQuery(me).data;
   const lifecycle = useLifecycleAction();
   const [query, setQuery] = useState("");
   const [selected, setSelected] = useState(0);
 
   const commands: Command[] = [];
-  const currentProject = all.find((project) => project.id === current) ?? all.find((project) => project.name === current && projectSlug(project, all) === current);
   if (currentProject && current) {
     // On a wide page the terminal is shown beside every view.
     const small = matchMedia("(max-width: 800px)").matches;

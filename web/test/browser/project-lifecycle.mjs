@@ -160,6 +160,7 @@ await run(async ({ newPage }) => {
   await page.getByRole("heading", { name: "Sandbox stopped" }).waitFor();
   await page.keyboard.press("Control+k");
   await page.getByRole("textbox", { name: "Search projects and commands" }).fill("start");
+  await page.getByRole("option", { name: /^Start sandbox/ }).waitFor();
   await page.keyboard.press("Enter");
   await status(page, "Running");
   await openTerminal(page);
