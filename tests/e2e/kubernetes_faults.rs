@@ -164,7 +164,8 @@ async fn deleted_or_edited_objects_are_repaired_and_a_lost_database_is_reported(
     api.until_event("robbed", "databaseLost").await;
     let reported = api
         .until_event_matching("robbed", "a database in place of the lost one", |event| {
-            event["kind"] == "databaseCreated" && event["message"].to_string().contains("in place of")
+            event["kind"] == "databaseCreated"
+                && event["message"].to_string().contains("replace the lost one")
         })
         .await;
     assert!(reported["message"].to_string().contains("empty"), "{reported}");
