@@ -8,7 +8,7 @@ use std::{
 
 use fsa_driver::{Databases, Driver as _, ObservedDatabase, Requeue};
 use fsa_kubernetes::settings::Reach;
-use fsa_model::{DatabaseSpec, Size};
+use fsa_model::{DatabaseSpec, FailureKind, Size};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::{
     core::v1::{Pod, Secret, ServiceAccount},
@@ -162,8 +162,16 @@ async fn lifecycle(reach: Reach) {
         .delete(database.resource.as_str(), &DeleteParams::background())
         .await
         .unwrap();
+    let is_absent = async || match fixture.databases.observe(&database).await {
+        Ok(observed) => observed == ObservedDatabase::Absent,
+        // The operator removes the credentials before the Cluster.
+        Err(error) => {
+            assert_eq!(error.failure.kind, FailureKind::Transient, "{error}");
+            false
+        }
+    };
     let lost = async {
-        while observe(&fixture, &database).await != ObservedDatabase::Absent {
+        while !is_absent().await {
             // The sandbox's own objects may still change.
             while requeues.next().await.expect("the stream goes on") != Requeue::Project(database.project) {}
         }
