@@ -253,7 +253,7 @@ async fn input(mut stdin: Option<Input>, pid: i32, mut receiver: SplitStream<Soc
                 }
             }
             Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-                // A terminal has no end of its own: the program sees one where Ctrl-D is typed.
+                // A terminal does not end with its input: a program sees the end when Ctrl-D is typed.
                 Ok(ExecMessage::Eof) if matches!(stdin, Some(Input::Terminal(_))) => {
                     waiting.put_u8(END_OF_INPUT)
                 }

@@ -3,7 +3,7 @@
 //! The two hosts never share an origin or a cookie. The apps host sets a cookie with a nonce and redirects the browser to
 //! the main host with the nonce's hash. The main host checks the session and the permission in the project, and redirects
 //! back with an encrypted hand-off that is valid for that host, that browser and one minute. The apps host exchanges it,
-//! once, for a preview token in a cookie of its own.
+//! once, for a preview token in a separate cookie.
 //!
 //! # The other ports of a project
 //!

@@ -451,7 +451,7 @@ async fn only_the_main_pages_frame_explains_an_application_that_forbids_frames()
         "the main page may frame it: {policy}"
     );
 
-    // In a tab, and in a frame of its own page, the application is what the browser shows.
+    // In a tab, and in a frame of the same application, the browser shows the application.
     for request in [load("document", &main_page), load("iframe", &own_page)] {
         let shown = request.get(path).await.expect(200);
         assert_eq!(shown.headers["x-frame-options"], "SAMEORIGIN");

@@ -1,6 +1,6 @@
 //! Loop device of the pool's file.
 //!
-//! A file must never be attached twice: each device would be a disk of its own to the kernel, and
+//! A file must never be attached twice: the kernel takes each device for another disk, and
 //! two mounts of the same blocks would destroy the file system. So a device that has the file is
 //! looked for first, and the caller holds a lock meanwhile.
 
