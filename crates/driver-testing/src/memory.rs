@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
 use fsa_model::{
-    ContainerState, Failure, FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec,
+    ContainerState, Failure, FailureKind, Image, ResourceName, SandboxRef, SandboxSpec, VolumeId,
     api::ImageInfo,
     sandboxd::{ListeningPort, LogLine, RepositoryState, StartCommand, Status, TERMINAL_PORT, Usage},
 };
@@ -64,7 +64,7 @@ struct Sandbox {
 #[derive(Default)]
 struct World {
     sandboxes: BTreeMap<ResourceName, Sandbox>,
-    volumes: BTreeMap<ProjectId, Files>,
+    volumes: BTreeMap<VolumeId, Files>,
 }
 
 /// In-memory data plane.
@@ -150,8 +150,8 @@ impl MemoryDriver {
     }
 
     /// Removes the home volume, without a requeue.
-    pub fn lose_volume(&self, project: ProjectId) {
-        self.world.lock().volumes.remove(&project);
+    pub fn lose_volume(&self, volume: VolumeId) {
+        self.world.lock().volumes.remove(&volume);
     }
 
     /// Changes the digest of the container.
@@ -221,9 +221,9 @@ impl MemoryDriver {
         self.world.lock().sandboxes.keys().cloned().collect()
     }
 
-    /// All projects with a home volume.
+    /// All volumes.
     #[must_use]
-    pub fn volumes(&self) -> Vec<ProjectId> {
+    pub fn volumes(&self) -> Vec<VolumeId> {
         self.world.lock().volumes.keys().copied().collect()
     }
 
@@ -266,7 +266,7 @@ impl World {
         if spec.image == Image::Reference(MISSING_IMAGE.into()) {
             return Err(missing_image());
         }
-        self.volumes.entry(spec.sandbox.project).or_default();
+        self.volumes.entry(spec.sandbox.volume).or_default();
         let digest = spec.digest();
         let sandbox = self.sandbox(&spec.sandbox);
         if !sandbox.network {
@@ -286,7 +286,7 @@ impl World {
 
     /// The second half of a container's start: its processes.
     fn start(&mut self, spec: &SandboxSpec, clones: &Clones) {
-        let volume = Arc::clone(self.volumes.entry(spec.sandbox.project).or_default());
+        let volume = Arc::clone(self.volumes.entry(spec.sandbox.volume).or_default());
         let sandbox = self.sandbox(&spec.sandbox);
         if sandbox.process.is_some() {
             return;
@@ -378,7 +378,7 @@ impl Driver for MemoryDriver {
         let work = async {
             self.script.begin_faults(Call::Observe).await?.apply().await?;
             let world = self.world.lock();
-            let volume = world.volumes.contains_key(&sandbox.project);
+            let volume = world.volumes.contains_key(&sandbox.volume);
             Ok(match world.sandboxes.get(&sandbox.resource) {
                 None => Observed {
                     volume,
@@ -452,12 +452,12 @@ impl Driver for MemoryDriver {
         call.end(work.await)
     }
 
-    async fn remove_volume(&self, project: ProjectId) -> Result<()> {
-        let call = self.log.begin(Call::RemoveVolume, project);
+    async fn remove_volume(&self, volume: VolumeId) -> Result<()> {
+        let call = self.log.begin(Call::RemoveVolume, volume);
         let work = async {
             let halfway = self.script.begin_faults(Call::RemoveVolume).await?;
             halfway.apply().await?;
-            self.world.lock().volumes.remove(&project);
+            self.world.lock().volumes.remove(&volume);
             Ok(())
         };
         call.end(work.await)

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_model::{
     ContainerState, DatabaseSpec, Failure, FailureKind, Image, ProjectId, ResourceName, SandboxRef,
-    SandboxSpec, api::ImageInfo, sandboxd::Usage, spec::Credentials,
+    SandboxSpec, VolumeId, api::ImageInfo, sandboxd::Usage, spec::Credentials,
 };
 use futures_util::Stream;
 pub use region::{Region, Regions};
@@ -194,11 +194,11 @@ pub trait Driver: Send + Sync {
     /// Ends the sandbox's processes and keeps its files. Idempotent.
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()>;
 
-    /// Removes everything of this sandbox. The project's volume and database stay. Idempotent.
+    /// Removes everything of this sandbox. Its volume and database stay. Idempotent.
     async fn destroy(&self, sandbox: &SandboxRef) -> Result<()>;
 
-    /// Removes the project's home volume. Idempotent.
-    async fn remove_volume(&self, project: ProjectId) -> Result<()>;
+    /// Removes a volume, which no sandbox uses any more. Idempotent.
+    async fn remove_volume(&self, volume: VolumeId) -> Result<()>;
 
     /// Opens a connection into the sandbox.
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection>;

@@ -13,7 +13,7 @@ use fsa_driver_testing::{
     memory,
 };
 use fsa_kubernetes::{databases::postgres::PostgresDatabases, settings};
-use fsa_model::{DatabaseSpec, Image, ProjectId, ProjectName, ResourceName, SandboxRef, Size};
+use fsa_model::{DatabaseSpec, Image, ProjectId, ProjectName, ResourceName, SandboxRef, Size, VolumeId};
 use machine::Machine;
 use secrecy::ExposeSecret as _;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
@@ -114,8 +114,10 @@ impl World for Server {
 }
 
 fn database() -> DatabaseSpec {
+    let project = ProjectId::generate();
     DatabaseSpec {
-        project: ProjectId::generate(),
+        project,
+        volume: VolumeId::of_main(project),
         resource: ResourceName::generate(&ProjectName::parse("data").unwrap()),
         password: "a password".to_owned().into(),
         resources: Size::Micro.resources(),

@@ -4,15 +4,19 @@ use fsa_kubernetes::{
     objects::{self, network_policy::pods},
     settings::{Expose, Network, Settings, Style},
 };
-use fsa_model::{Image, ProjectName, ResourceName, SandboxRef, SandboxSpec, Size, environment::Environment};
+use fsa_model::{
+    Image, ProjectName, ResourceName, SandboxRef, SandboxSpec, Size, VolumeId, environment::Environment,
+};
 use insta::assert_yaml_snapshot;
 
 fn spec() -> SandboxSpec {
     let id = "0190a000-0000-7000-8000-00000000000";
+    let project = format!("{id}2").parse().unwrap();
     SandboxSpec {
         sandbox: SandboxRef {
             id: format!("{id}1").parse().unwrap(),
-            project: format!("{id}2").parse().unwrap(),
+            project,
+            volume: VolumeId::of_main(project),
             resource: ResourceName::parse("todo-app-agentruntime-abc234").unwrap(),
         },
         owner: format!("{id}3").parse().unwrap(),
@@ -119,6 +123,20 @@ fn the_network_policy_lets_in_the_gateway_and_out_to_the_public_internet() {
         &settings,
         Some(database)
     ));
+}
+
+#[test]
+fn the_objects_of_a_branch_name_its_volume() {
+    let (mut spec, settings) = (spec(), settings());
+    spec.sandbox.volume = "0190a000-0000-7000-8000-000000000004".parse().unwrap();
+
+    let claim = objects::claim(&spec, &settings);
+    let deployment = objects::deployment(&spec, &settings, "x");
+
+    let name = "home-0190a000-0000-7000-8000-000000000004";
+    assert_eq!(claim.metadata.name.as_deref(), Some(name));
+    assert!(serde_json::to_string(&deployment).unwrap().contains(name));
+    assert_eq!(objects::owner(&deployment.metadata), Some(spec.sandbox));
 }
 
 #[test]

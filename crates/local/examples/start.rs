@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fsa_driver::Driver as _;
 use fsa_local::{LocalConfig, LocalDriver, driver::RunnerLink, privileges};
 use fsa_model::{
-    Image, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, SandboxSpec, Size, UserId,
+    Image, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, SandboxSpec, Size, UserId, VolumeId,
 };
 use fsa_sandboxd_client::SandboxdClient;
 
@@ -62,7 +62,7 @@ async fn main() {
     for spec in &specs {
         driver.destroy(&spec.sandbox).await.expect("destroyed");
         driver
-            .remove_volume(spec.sandbox.project)
+            .remove_volume(spec.sandbox.volume)
             .await
             .expect("the volume removed");
     }
@@ -75,10 +75,12 @@ async fn main() {
 
 fn spec() -> SandboxSpec {
     let name = ProjectName::parse("measured").expect("a name");
+    let project = ProjectId::generate();
     SandboxSpec {
         sandbox: SandboxRef {
             id: SandboxId::generate(),
-            project: ProjectId::generate(),
+            project,
+            volume: VolumeId::of_main(project),
             resource: ResourceName::generate(&name),
         },
         owner: UserId::generate(),

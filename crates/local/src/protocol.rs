@@ -15,7 +15,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use fsa_model::{Failure, FailureKind, ProjectId, ResourceName, Resources, SandboxRef, sandboxd::Usage};
+use fsa_model::{Failure, FailureKind, ResourceName, Resources, SandboxRef, VolumeId, sandboxd::Usage};
 use rustix::{
     fs::MemfdFlags,
     net::{
@@ -29,7 +29,7 @@ use crate::images::{DiffId, LayerBlob, UnpackedLayer};
 
 /// Both halves are the same program, so they agree unless the program was replaced between their
 /// starts; then the runner refuses the first request.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// A longer message goes through a memfd instead of the packet (the kernel's default limit for
 /// a packet is 208 KiB, `net.core.wmem_default`).
@@ -86,12 +86,12 @@ pub enum Request {
         sandbox: SandboxRef,
         grace_millis: u64,
     },
-    /// Removes everything of the sandbox but its project's volume.
+    /// Removes everything of the sandbox but its volume.
     Destroy {
         sandbox: SandboxRef,
     },
     RemoveVolume {
-        project: ProjectId,
+        volume: VolumeId,
     },
     Observe {
         sandbox: SandboxRef,

@@ -17,7 +17,7 @@ use fsa_local::{
     databases::LocalDatabases,
     postgres::Cluster,
 };
-use fsa_model::{DatabaseSpec, ProjectId, ProjectName, ResourceName, Size};
+use fsa_model::{DatabaseSpec, ProjectId, ProjectName, ResourceName, Size, VolumeId};
 use machine::{Machine, end_process};
 use rustix::process::Signal;
 use secrecy::ExposeSecret as _;
@@ -68,8 +68,10 @@ impl World {
     }
 
     async fn sandbox(&self, name: &str) -> Sandbox {
+        let project = ProjectId::generate();
         let spec = DatabaseSpec {
-            project: ProjectId::generate(),
+            project,
+            volume: VolumeId::of_main(project),
             resource: ResourceName::generate(&ProjectName::parse(name).unwrap()),
             password: format!("secret of {name}").into(),
             resources: Size::default().resources(),

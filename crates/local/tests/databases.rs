@@ -6,14 +6,16 @@ use std::{sync::Arc, time::Instant};
 
 use fsa_driver::{Databases as _, ObservedDatabase};
 use fsa_local::{databases::LocalDatabases, postgres::Cluster};
-use fsa_model::{DatabaseSpec, ProjectId, ProjectName, ResourceName, Size};
+use fsa_model::{DatabaseSpec, ProjectId, ProjectName, ResourceName, Size, VolumeId};
 use machine::Machine;
 use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 fn spec(name: &str) -> DatabaseSpec {
+    let project = ProjectId::generate();
     DatabaseSpec {
-        project: ProjectId::generate(),
+        project,
+        volume: VolumeId::of_main(project),
         resource: ResourceName::generate(&ProjectName::parse(name).unwrap()),
         password: format!("secret of {name} p@ss/word").into(),
         resources: Size::default().resources(),

@@ -24,7 +24,9 @@ use fsa_local::{
         storage::{StoragePool, check_room, status},
     },
 };
-use fsa_model::{Failure, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, sandboxd::USER_ID};
+use fsa_model::{
+    Failure, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, VolumeId, sandboxd::USER_ID,
+};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -103,19 +105,21 @@ fn until(what: &str, done: impl Fn() -> bool) {
 }
 
 fn sandbox() -> SandboxRef {
+    let project = ProjectId::generate();
     SandboxRef {
         id: SandboxId::generate(),
-        project: ProjectId::generate(),
+        project,
+        volume: VolumeId::of_main(project),
         resource: ResourceName::generate(&ProjectName::parse("stored").unwrap()),
     }
 }
 
-/// The home folder of a sandbox's project, as the runner sees it.
+/// The home folder of a sandbox, as the runner sees it.
 fn home(data: &Data, sandbox: &SandboxRef) -> PathBuf {
-    let project = sandbox.project.to_string();
+    let volume = sandbox.volume.to_string();
     match data.status().backend {
-        StorageBackend::Copy => data.layout().volumes().join(project),
-        StorageBackend::Btrfs => data.layout().pool().join(project).join("home"),
+        StorageBackend::Copy => data.layout().volumes().join(volume),
+        StorageBackend::Btrfs => data.layout().pool().join(volume).join("home"),
     }
 }
 
@@ -132,14 +136,14 @@ fn write(path: &Path, bytes: u64) -> io::Result<()> {
 fn conformance(data: &Data) {
     let pool = data.open().unwrap();
     let (one, other) = (sandbox(), sandbox());
-    assert!(!pool.exists(one.project));
+    assert!(!pool.exists(one.volume));
     assert_eq!(pool.usage(&one).bytes, 0);
 
     for sandbox in [&one, &other] {
-        pool.create(sandbox.project).unwrap();
+        pool.create(sandbox.volume).unwrap();
         // Again, as by every start.
-        pool.create(sandbox.project).unwrap();
-        assert!(pool.exists(sandbox.project));
+        pool.create(sandbox.volume).unwrap();
+        assert!(pool.exists(sandbox.volume));
         let metadata = fs::metadata(home(data, sandbox)).unwrap();
         assert_eq!((metadata.uid(), metadata.mode() & 0o777), (USER_ID, 0o755));
         fs::create_dir_all(pool.files(sandbox).root.join("upper")).unwrap();
@@ -161,18 +165,18 @@ fn conformance(data: &Data) {
     // A runner that is restarted finds everything.
     pool.close();
     let pool = data.open().unwrap();
-    assert!(pool.exists(one.project) && pool.exists(other.project));
+    assert!(pool.exists(one.volume) && pool.exists(other.volume));
     assert!(home(data, &one).join("file").exists());
 
-    pool.delete(one.project).unwrap();
-    pool.delete(one.project).unwrap();
-    assert!(!pool.exists(one.project) && pool.exists(other.project));
+    pool.delete(one.volume).unwrap();
+    pool.delete(one.volume).unwrap();
+    assert!(!pool.exists(one.volume) && pool.exists(other.volume));
     let never_started = SandboxRef {
-        project: one.project,
+        volume: one.volume,
         ..sandbox()
     };
     assert_eq!(pool.usage(&never_started).bytes, 0);
-    pool.delete(other.project).unwrap();
+    pool.delete(other.volume).unwrap();
     pool.close();
 }
 
@@ -202,8 +206,8 @@ fn a_volume_at_its_limit_takes_no_more_can_be_started_and_cleaned_up_and_disturb
         let pool = data.open().unwrap();
         let (greedy, other) = (sandbox(), sandbox());
         for sandbox in [&greedy, &other] {
-            pool.create(sandbox.project).unwrap();
-            pool.set_limit(sandbox.project, 32 * MIB, false).unwrap();
+            pool.create(sandbox.volume).unwrap();
+            pool.set_limit(sandbox.volume, 32 * MIB, false).unwrap();
         }
         assert_eq!(pool.usage(&greedy).limit_bytes, Some(32 * MIB));
 
@@ -219,15 +223,15 @@ fn a_volume_at_its_limit_takes_no_more_can_be_started_and_cleaned_up_and_disturb
         assert_eq!(refused.kind(), ErrorKind::QuotaExceeded);
         write(&home(&data, &other).join("file"), 16 * MIB).unwrap();
 
-        pool.set_limit(greedy.project, 32 * MIB, true).unwrap();
+        pool.set_limit(greedy.volume, 32 * MIB, true).unwrap();
         fs::create_dir_all(pool.files(&greedy).root.join("work")).unwrap();
-        pool.set_limit(greedy.project, 32 * MIB, false).unwrap();
+        pool.set_limit(greedy.volume, 32 * MIB, false).unwrap();
         fs::remove_file(home(&data, &greedy).join("large")).unwrap();
         until("deleted files still count", || {
             write(&home(&data, &greedy).join("small"), 8 * MIB).is_ok()
         });
 
-        pool.set_limit(greedy.project, 128 * MIB, false).unwrap();
+        pool.set_limit(greedy.volume, 128 * MIB, false).unwrap();
         write(&home(&data, &greedy).join("large"), 64 * MIB).unwrap();
         pool.close();
     });
@@ -240,7 +244,7 @@ fn a_full_pool_refuses_new_work_with_the_figures_until_projects_are_deleted() {
         let pool = data.open().unwrap();
         check_room(&data.layout()).unwrap();
         let sandbox = sandbox();
-        pool.create(sandbox.project).unwrap();
+        pool.create(sandbox.volume).unwrap();
 
         let refused = write(&home(&data, &sandbox).join("all"), 1024 * MIB).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::StorageFull);
@@ -250,7 +254,7 @@ fn a_full_pool_refuses_new_work_with_the_figures_until_projects_are_deleted() {
             "{refused}"
         );
 
-        pool.delete(sandbox.project).unwrap();
+        pool.delete(sandbox.volume).unwrap();
         until("deleted projects still count", || {
             check_room(&data.layout()).is_ok()
         });
@@ -265,7 +269,7 @@ fn two_runners_on_one_data_folder_share_the_loop_device() {
     let (opened, first_opened) = sync_channel(1);
     let (written, second_wrote) = sync_channel(1);
     let first = move || {
-        data.open().unwrap().create(sandbox.project).unwrap();
+        data.open().unwrap().create(sandbox.volume).unwrap();
         opened.send(()).unwrap();
         second_wrote.recv().unwrap();
         let text = fs::read_to_string(home(data, sandbox).join("file")).unwrap();
@@ -294,7 +298,7 @@ fn a_pool_that_was_not_unmounted_has_everything_that_was_synced() {
     let sandbox = sandbox();
     in_namespace(|| {
         let pool = crashed.open().unwrap();
-        pool.create(sandbox.project).unwrap();
+        pool.create(sandbox.volume).unwrap();
         rustix::fs::syncfs(File::open(home(&crashed, &sandbox)).unwrap()).unwrap();
         write(&home(&crashed, &sandbox).join("synced"), MIB).unwrap();
         // What is on the disk at a power cut.

@@ -59,9 +59,23 @@ id!(
     SandboxId
 );
 id!(
+    /// The volume of one branch of a project: home folder, root file system's changes, database.
+    /// It outlives its sandboxes.
+    VolumeId
+);
+id!(
     /// An API token (the row, never the secret).
     TokenId
 );
+
+impl VolumeId {
+    /// The volume of the main branch, which has the id of its project: so a volume that was made
+    /// before there were branches is found.
+    #[must_use]
+    pub const fn of_main(project: ProjectId) -> Self {
+        Self(project.0)
+    }
+}
 
 /// Position of an event in the append-only log; grows by at least one with each event.
 pub type EventId = i64;

@@ -37,7 +37,7 @@ pub mod tty;
 
 pub use condition::{Condition, Stage, StageState};
 pub use error::{ErrorBody, ErrorDetails, Failure, FailureKind, Field};
-pub use ids::{EventId, ProjectId, SandboxId, TokenId, UserId};
+pub use ids::{EventId, ProjectId, SandboxId, TokenId, UserId, VolumeId};
 pub use name::{ProjectName, ResourceName};
 pub use phase::{ContainerState, DesiredState, Phase};
 pub use size::{Resources, Size};

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{
     environment::Environment,
-    ids::{ProjectId, SandboxId, UserId},
+    ids::{ProjectId, SandboxId, UserId, VolumeId},
     name::{ProjectName, ResourceName},
     size::Resources,
 };
@@ -37,16 +37,41 @@ pub struct Repository {
 
 /// Identity of a sandbox: its stored name and its project's id, never a name prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "StoredSandboxRef")]
 pub struct SandboxRef {
     pub id: SandboxId,
     pub project: ProjectId,
+    /// The volume of its branch.
+    pub volume: VolumeId,
     pub resource: ResourceName,
 }
 
-/// Spec of a project's database, independent of where it runs.
+/// [`SandboxRef`] as it is read. State files from before there were branches name no volume.
+#[derive(Deserialize)]
+struct StoredSandboxRef {
+    id: SandboxId,
+    project: ProjectId,
+    volume: Option<VolumeId>,
+    resource: ResourceName,
+}
+
+impl From<StoredSandboxRef> for SandboxRef {
+    fn from(stored: StoredSandboxRef) -> Self {
+        Self {
+            id: stored.id,
+            project: stored.project,
+            volume: stored.volume.unwrap_or(VolumeId::of_main(stored.project)),
+            resource: stored.resource,
+        }
+    }
+}
+
+/// Spec of a branch's database, independent of where it runs.
 #[derive(Clone, Debug)]
 pub struct DatabaseSpec {
     pub project: ProjectId,
+    /// The volume of its branch.
+    pub volume: VolumeId,
     /// Also the name of the role and of the database, with `-` as `_`. A database outlives its
     /// sandboxes, so this is the name given when the database was created.
     pub resource: ResourceName,
@@ -209,10 +234,12 @@ mod tests {
 
     fn spec() -> SandboxSpec {
         let project_name = ProjectName::parse("todo").unwrap();
+        let project = ProjectId::generate();
         SandboxSpec {
             sandbox: SandboxRef {
                 id: SandboxId::generate(),
-                project: ProjectId::generate(),
+                project,
+                volume: VolumeId::of_main(project),
                 resource: ResourceName::generate(&project_name),
             },
             owner: UserId::generate(),
@@ -226,6 +253,26 @@ mod tests {
             database_role: Some("todo_role".into()),
             restarts: 3,
         }
+    }
+
+    #[test]
+    fn a_stored_reference_without_a_volume_has_that_of_its_project() {
+        let sandbox = spec().sandbox;
+        let mut stored = serde_json::to_value(&sandbox).unwrap();
+        assert_eq!(
+            serde_json::from_value::<SandboxRef>(stored.clone()).unwrap(),
+            sandbox
+        );
+        let branch = SandboxRef {
+            volume: VolumeId::generate(),
+            ..sandbox.clone()
+        };
+        let of_branch = serde_json::to_value(&branch).unwrap();
+        assert_eq!(serde_json::from_value::<SandboxRef>(of_branch).unwrap(), branch);
+
+        stored.as_object_mut().unwrap().remove("volume");
+
+        assert_eq!(serde_json::from_value::<SandboxRef>(stored).unwrap(), sandbox);
     }
 
     #[test]

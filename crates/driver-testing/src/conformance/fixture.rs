@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fsa_model::{
     ContainerState, DatabaseSpec, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, SandboxSpec,
-    Size, UserId,
+    Size, UserId, VolumeId,
     environment::Environment,
     sandboxd::{HOME, Status},
 };
@@ -49,9 +49,11 @@ impl<'a> Fixture<'a> {
 
     /// [`Self::sandbox`] with this resource name.
     pub fn named(&self, resource: ResourceName, project_name: ProjectName) -> SandboxSpec {
+        let project = ProjectId::generate();
         let sandbox = SandboxRef {
             id: SandboxId::generate(),
-            project: ProjectId::generate(),
+            project,
+            volume: VolumeId::of_main(project),
             resource,
         };
         self.sandboxes.lock().push(sandbox.clone());
@@ -74,8 +76,10 @@ impl<'a> Fixture<'a> {
     pub fn database(&self, project: &str) -> Option<(SharedDatabases, DatabaseSpec)> {
         let databases = self.databases.clone()?;
         let name = ProjectName::parse(project).expect("the project name is valid");
+        let project = ProjectId::generate();
         let spec = DatabaseSpec {
-            project: ProjectId::generate(),
+            project,
+            volume: VolumeId::of_main(project),
             resource: ResourceName::generate(&name),
             password: SecretString::from(format!("it's \"a\" p@ss {}", uuid::Uuid::new_v4())),
             resources: Size::Micro.resources(),
@@ -135,13 +139,12 @@ impl<'a> Fixture<'a> {
         within_timeout(self.driver.connect(&spec.sandbox, endpoint)).await
     }
 
-    /// Whether the inventory has the sandbox, with its resource name and project.
+    /// Whether the inventory has the sandbox, with all its ids.
     pub async fn is_in_inventory(&self, spec: &SandboxSpec) -> bool {
         let all = within_timeout(self.driver.inventory())
             .await
             .expect("there is an inventory");
-        all.iter()
-            .any(|found| found.resource == spec.sandbox.resource && found.project == spec.sandbox.project)
+        all.contains(&spec.sandbox)
     }
 
     #[must_use]
@@ -231,7 +234,7 @@ impl<'a> Fixture<'a> {
         let mut result = Ok(());
         for sandbox in sandboxes {
             result = result.and(within_timeout(self.driver.destroy(&sandbox)).await);
-            result = result.and(within_timeout(self.driver.remove_volume(sandbox.project)).await);
+            result = result.and(within_timeout(self.driver.remove_volume(sandbox.volume)).await);
         }
         for database in databases {
             if let Some(all) = &self.databases {

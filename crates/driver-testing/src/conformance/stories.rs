@@ -156,7 +156,7 @@ pub async fn a_sandbox_after_a_removed_volume_has_an_empty_one(fixture: &Fixture
     fixture.write_home(&spec, "home.txt", "mine").await;
     fixture.destroy(&spec).await;
     for _ in 0..2 {
-        within_timeout(fixture.driver.remove_volume(spec.sandbox.project))
+        within_timeout(fixture.driver.remove_volume(spec.sandbox.volume))
             .await
             .expect("the removal of a volume is idempotent");
     }
@@ -176,7 +176,7 @@ pub async fn a_name_that_is_a_prefix_of_another_is_independent(fixture: &Fixture
     fixture.write_home(&long, "home.txt", "long").await;
 
     fixture.destroy(&short).await;
-    within_timeout(fixture.driver.remove_volume(short.sandbox.project))
+    within_timeout(fixture.driver.remove_volume(short.sandbox.volume))
         .await
         .expect("the volume is removed");
 

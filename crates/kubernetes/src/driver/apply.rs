@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fsa_driver::{DriverError, Result};
-use fsa_model::{ContainerState, FailureKind, ProjectId, SandboxRef, SandboxSpec};
+use fsa_model::{ContainerState, FailureKind, ProjectId, SandboxRef, SandboxSpec, VolumeId};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
@@ -110,14 +110,14 @@ impl KubernetesDriver {
         let sandbox = spec.sandbox.clone();
         self.locked(&spec.sandbox, move |inner| async move {
             inner.check_ownership(&sandbox)?;
-            let name = claim_name(sandbox.project);
+            let name = claim_name(sandbox.volume);
             let (reflectors, namespace) = (&inner.reflectors, &inner.cluster.namespace);
             // Most of a claim is immutable, and one that is being deleted must be gone before it is created again.
             match named(&reflectors.claims, namespace, &name) {
                 Some(claim) if claim.metadata.deletion_timestamp.is_some() => {
                     return Err(DriverError::new(
                         FailureKind::Transient,
-                        "the project's home volume is being deleted; the sandbox is started when it is gone",
+                        "the home volume is being deleted; the sandbox is started when it is gone",
                     ));
                 }
                 Some(_) => {}
@@ -325,13 +325,15 @@ impl KubernetesDriver {
         })
     }
 
-    pub(super) async fn delete_claim(&self, project: ProjectId) -> Result<()> {
+    pub(super) async fn delete_claim(&self, volume: VolumeId) -> Result<()> {
         self.0.reflectors.ready().await?;
         let (reflectors, namespace) = (&self.0.reflectors, &self.0.cluster.namespace);
-        let name = claim_name(project);
-        if named(&reflectors.claims, namespace, &name).is_none() {
+        let name = claim_name(volume);
+        let Some(claim) = named(&reflectors.claims, namespace, &name) else {
             return Ok(());
-        }
+        };
+        // A claim without the label is of a main branch: it was made by hand, under our name.
+        let project = objects::project(&claim.metadata).unwrap_or(ProjectId(volume.0));
         self.0.delete::<PersistentVolumeClaim>(Some(name.clone())).await?;
         timeout(
             DELETE_TIMEOUT,

@@ -18,7 +18,7 @@ use fsa_driver::{
     RequestCount, Requeue, Result, Warning, keyed_mutex::KeyedMutex,
 };
 use fsa_model::{
-    FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, api::ImageInfo,
+    FailureKind, Image, ResourceName, SandboxRef, SandboxSpec, VolumeId, api::ImageInfo,
     image_reference::is_registry_reference, sandboxd::Usage,
 };
 use futures_util::{StreamExt as _, stream};
@@ -126,7 +126,7 @@ impl Inner {
                 .collect(),
             warning: observe::newest(&pods).and_then(|pod| reflectors.warnings.latest(pod)),
             pods,
-            volume: named(&reflectors.claims, namespace, &claim_name(sandbox.project))
+            volume: named(&reflectors.claims, namespace, &claim_name(sandbox.volume))
                 .is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()),
         }
     }
@@ -230,8 +230,8 @@ impl Driver for KubernetesDriver {
         self.delete_objects(sandbox).await
     }
 
-    async fn remove_volume(&self, project: ProjectId) -> Result<()> {
-        self.delete_claim(project).await
+    async fn remove_volume(&self, volume: VolumeId) -> Result<()> {
+        self.delete_claim(volume).await
     }
 
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {

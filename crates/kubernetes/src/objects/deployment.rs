@@ -207,7 +207,7 @@ fn volumes(spec: &SandboxSpec) -> Vec<Volume> {
         Volume {
             name: "home".into(),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim_name(spec.sandbox.project),
+                claim_name: claim_name(spec.sandbox.volume),
                 ..PersistentVolumeClaimVolumeSource::default()
             }),
             ..Volume::default()

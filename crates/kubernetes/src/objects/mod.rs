@@ -12,7 +12,7 @@ mod volume;
 use std::collections::BTreeMap;
 
 pub use deployment::{CONTAINER, deployment, image};
-use fsa_model::{ProjectId, ResourceName, SandboxRef, SandboxSpec};
+use fsa_model::{ProjectId, ResourceName, SandboxRef, SandboxSpec, VolumeId};
 pub use http_route::{http_routes, resource as http_route_resource};
 pub use ingress::{Host, hosts, ingresses};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -34,6 +34,8 @@ pub const PROJECT_NAME: &str = "project.fullstackagent.io/name";
 pub const APP: &str = "app";
 pub const PROJECT_ID: &str = "project.fullstackagent.io/id";
 pub const SANDBOX_ID: &str = "sandbox.fullstackagent.io/id";
+/// Only on objects of other branches than the main one, whose volume is known from the project's id.
+pub const VOLUME_ID: &str = "volume.fullstackagent.io/id";
 pub const INSTALLATION: &str = "fullstackagent.io/installation";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// [`SandboxSpec::digest`] of the spec that an object was created from.
@@ -73,7 +75,14 @@ fn labels(spec: &SandboxSpec, settings: &Settings) -> BTreeMap<String, String> {
     ] {
         labels.insert(name.to_owned(), value);
     }
+    labels.extend(volume_label(&spec.sandbox));
     labels
+}
+
+/// [`VOLUME_ID`], where it is needed.
+fn volume_label(sandbox: &SandboxRef) -> Option<(String, String)> {
+    let is_main = sandbox.volume == VolumeId::of_main(sandbox.project);
+    (!is_main).then(|| (VOLUME_ID.to_owned(), sandbox.volume.to_string()))
 }
 
 /// The labels that select the pods of a sandbox.
@@ -107,9 +116,14 @@ pub fn project(metadata: &ObjectMeta) -> Option<ProjectId> {
 #[must_use]
 pub fn owner(metadata: &ObjectMeta) -> Option<SandboxRef> {
     let labels = metadata.labels.as_ref()?;
+    let project = labels.get(PROJECT_ID)?.parse::<ProjectId>().ok()?;
     Some(SandboxRef {
         id: labels.get(SANDBOX_ID)?.parse().ok()?,
-        project: labels.get(PROJECT_ID)?.parse::<ProjectId>().ok()?,
+        project,
+        volume: match labels.get(VOLUME_ID) {
+            Some(id) => id.parse().ok()?,
+            None => VolumeId::of_main(project),
+        },
         resource: ResourceName::parse(labels.get(APP)?).ok()?,
     })
 }

@@ -6,7 +6,7 @@ use fsa_driver::Driver as _;
 use fsa_kubernetes::settings::Reach;
 use fsa_model::{
     ContainerState, FailureKind, Image, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef,
-    SandboxSpec, Size, UserId, environment::Environment,
+    SandboxSpec, Size, UserId, VolumeId, environment::Environment,
 };
 use fsa_sandboxd_client::SandboxdClient;
 use k8s_openapi::api::{
@@ -24,12 +24,14 @@ use crate::{
 
 const TIMEOUT: Duration = Duration::from_secs(240);
 
-pub fn spec(project: &str) -> SandboxSpec {
-    let project_name = ProjectName::parse(project).unwrap();
+pub fn spec(name: &str) -> SandboxSpec {
+    let project_name = ProjectName::parse(name).unwrap();
+    let project = ProjectId::generate();
     SandboxSpec {
         sandbox: SandboxRef {
             id: SandboxId::generate(),
-            project: ProjectId::generate(),
+            project,
+            volume: VolumeId::of_main(project),
             resource: ResourceName::generate(&project_name),
         },
         owner: UserId::generate(),
@@ -297,7 +299,7 @@ async fn the_role_of_the_chart_is_enough() {
         fixture.driver.stop(&spec.sandbox).await.unwrap();
         start(&fixture, &spec).await;
         fixture.driver.destroy(&spec.sandbox).await.unwrap();
-        fixture.driver.remove_volume(spec.sandbox.project).await.unwrap();
+        fixture.driver.remove_volume(spec.sandbox.volume).await.unwrap();
         assert_eq!(fixture.driver.inventory().await.unwrap(), Vec::new());
     }
 }

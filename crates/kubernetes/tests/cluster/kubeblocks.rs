@@ -34,6 +34,7 @@ pub fn database(name: &str) -> DatabaseSpec {
     let sandbox = spec(name).sandbox;
     DatabaseSpec {
         project: sandbox.project,
+        volume: sandbox.volume,
         resource: sandbox.resource,
         password: "a password".to_owned().into(),
         resources: Size::Micro.resources(),
@@ -196,7 +197,7 @@ async fn lifecycle(reach: Reach) {
 
     // Removed with all its objects, by the same account.
     fixture.driver.destroy(&spec.sandbox).await.unwrap();
-    fixture.driver.remove_volume(spec.sandbox.project).await.unwrap();
+    fixture.driver.remove_volume(spec.sandbox.volume).await.unwrap();
     for _ in 0..2 {
         Databases::drop(&*fixture.databases, &database).await.unwrap();
     }

@@ -15,7 +15,7 @@ use fsa_driver::{
     keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
-    ContainerState, Failure, FailureKind, Image, ProjectId, SandboxRef, SandboxSpec, api::ImageInfo,
+    ContainerState, Failure, FailureKind, Image, SandboxRef, SandboxSpec, VolumeId, api::ImageInfo,
     sandboxd::Usage,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -167,9 +167,9 @@ impl Driver for LocalDriver {
         Ok(())
     }
 
-    async fn remove_volume(&self, project: ProjectId) -> Result<()> {
+    async fn remove_volume(&self, volume: VolumeId) -> Result<()> {
         self.client
-            .done(Request::RemoveVolume { project }, &[], REMOVAL)
+            .done(Request::RemoveVolume { volume }, &[], REMOVAL)
             .await
     }
 

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fsa_model::{ProjectId, ResourceName};
+use fsa_model::{ResourceName, VolumeId};
 use sha2::{Digest as _, Sha256};
 
 use super::mounts;
@@ -100,8 +100,8 @@ impl Layout {
     }
 
     #[must_use]
-    pub fn volume(&self, project: ProjectId) -> PathBuf {
-        self.volumes().join(project.to_string())
+    pub fn volume(&self, volume: VolumeId) -> PathBuf {
+        self.volumes().join(volume.to_string())
     }
 
     /// The volumes of backend `copy`.

@@ -121,7 +121,7 @@ impl Runner {
         let state = State::read(&self.layout.state(&sandbox.resource));
         let mut observed = ObservedSandbox {
             exists: state.is_some(),
-            volume: self.storage.exists(sandbox.project),
+            volume: self.storage.exists(sandbox.volume),
             ..ObservedSandbox::default()
         };
         if let Some(entry) = self.sandboxes.get(&sandbox.resource) {

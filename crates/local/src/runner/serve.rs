@@ -172,10 +172,10 @@ fn perform(
             }
             plain(Response::Done)
         }
-        Request::RemoveVolume { project } => {
+        Request::RemoveVolume { volume } => {
             runner
                 .storage
-                .delete(project)
+                .delete(volume)
                 .map_err(|error| protocol::machine(format!("the volume could not be removed ({error})")))?;
             plain(Response::Done)
         }

@@ -155,7 +155,7 @@ impl Runner {
 
     fn make_folders(&self, start: &StartSandbox) -> io::Result<()> {
         fs::create_dir_all(self.layout.bundle(&start.sandbox.resource))?;
-        self.storage.create(start.sandbox.project)?;
+        self.storage.create(start.sandbox.volume)?;
         self.limit_disk(start, true)?;
         let root = self.storage.files(&start.sandbox).root;
         for folder in ["upper", "work"] {
@@ -167,11 +167,11 @@ impl Runner {
 
     fn limit_disk(&self, start: &StartSandbox, starting: bool) -> io::Result<()> {
         let bytes = u64::from(start.resources.disk_limit_mib) << 20;
-        self.storage.set_limit(start.sandbox.project, bytes, starting)
+        self.storage.set_limit(start.sandbox.volume, bytes, starting)
     }
 
     /// Mounts the container's file systems below `<scratch>/<resource>/`: `all`, the runner's
-    /// folder with the sandbox's ids; `volume`, the project's volume where that is on another file
+    /// folder with the sandbox's ids; `volume`, the sandbox's volume where that is on another file
     /// system; `root`, the overlay; `machine/…` for template `host`.
     fn root_file_system(
         &self,

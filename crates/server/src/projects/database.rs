@@ -1,6 +1,6 @@
 //! View of a project's database. Revealing its password is audited.
 
-use fsa_model::{DatabaseSpec, api, api::DatabaseStatus};
+use fsa_model::{DatabaseSpec, VolumeId, api, api::DatabaseStatus};
 use secrecy::ExposeSecret as _;
 
 use crate::{
@@ -49,6 +49,7 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
         tx.commit().await?;
         let spec = DatabaseSpec {
             project: project.id,
+            volume: VolumeId::of_main(project.id),
             password: core.key_ring.decrypt(
                 associated_data::database_password(&project.id.to_string()),
                 &database.password,

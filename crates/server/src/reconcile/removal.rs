@@ -4,7 +4,7 @@
 use futures_util::FutureExt as _;
 
 use fsa_driver::{Databases, Region};
-use fsa_model::{Failure, FailureKind};
+use fsa_model::{Failure, FailureKind, VolumeId};
 
 use super::{
     Shared, backoff,
@@ -54,8 +54,10 @@ async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Failure> {
         )
     })?;
     let driver = &region.driver;
-    let mut steps: Vec<(StepKind, Work<'_>)> =
-        vec![(StepKind::RemoveVolume, driver.remove_volume(removal.project.id))];
+    let mut steps: Vec<(StepKind, Work<'_>)> = vec![(
+        StepKind::RemoveVolume,
+        driver.remove_volume(VolumeId::of_main(removal.project.id)),
+    )];
     if let Some(database) = &removal.database {
         let work = drop_database(shared, removal, region, database);
         steps.push((StepKind::DropDatabase, work.boxed()));

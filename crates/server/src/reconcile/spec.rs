@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fsa_model::{
-    DatabaseSpec, Failure, FailureKind, SandboxSpec,
+    DatabaseSpec, Failure, FailureKind, SandboxSpec, VolumeId,
     environment::{self, Addresses, Environment},
     host,
     sandboxd::KNOWN_PORTS,
@@ -30,6 +30,7 @@ pub fn database(
     let id = project.id.to_string();
     Ok(DatabaseSpec {
         project: project.id,
+        volume: VolumeId::of_main(project.id),
         resource: database.resource.clone(),
         password: decrypt(
             key_ring,

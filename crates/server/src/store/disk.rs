@@ -1,6 +1,6 @@
 //! Disk usage of projects, as last measured.
 
-use fsa_model::{ProjectId, ResourceName, SandboxId, SandboxRef};
+use fsa_model::{ProjectId, ResourceName, SandboxId, SandboxRef, VolumeId};
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -48,6 +48,7 @@ fn read(row: &PgRow) -> Result<Measured, sqlx::Error> {
         Some(id) => Some(SandboxRef {
             id: SandboxId(id),
             project,
+            volume: VolumeId::of_main(project),
             resource: parsed_column(row, "resource")?,
         }),
         None => None,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use fsa_model::{ProjectId, SandboxId, SandboxRef, UserId, sandboxd::Status};
+use fsa_model::{ProjectId, SandboxId, SandboxRef, UserId, VolumeId, sandboxd::Status};
 use sqlx::{FromRow, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
@@ -26,10 +26,12 @@ pub struct Followed {
 
 impl<'r> FromRow<'r, PgRow> for Followed {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        let project = ProjectId(row.try_get("project_id")?);
         Ok(Self {
             sandbox: SandboxRef {
                 id: SandboxId(row.try_get("id")?),
-                project: ProjectId(row.try_get("project_id")?),
+                project,
+                volume: VolumeId::of_main(project),
                 resource: parsed_column(row, "resource")?,
             },
             owner: UserId(row.try_get("owner_id")?),

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use fsa_model::{
     Condition, ContainerState, DesiredState, Failure, Phase, ProjectId, ResourceName, SandboxId, SandboxRef,
-    phase::ObservedStatus, sandboxd::Status,
+    VolumeId, phase::ObservedStatus, sandboxd::Status,
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
@@ -93,6 +93,7 @@ impl SandboxRow {
         SandboxRef {
             id: self.id,
             project: self.project,
+            volume: VolumeId::of_main(self.project),
             resource: self.resource.clone(),
         }
     }

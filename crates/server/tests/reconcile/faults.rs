@@ -3,7 +3,7 @@
 use fsa_driver::{Requeue, Warning};
 use fsa_driver_testing::memory::{Call, Fault, Gate, MISSING_IMAGE};
 use fsa_model::{
-    ContainerState, Failure, FailureKind, Phase, SandboxRef, Stage, StageState, event::EventKind,
+    ContainerState, Failure, FailureKind, Phase, SandboxRef, Stage, StageState, VolumeId, event::EventKind,
     sandboxd::RepositoryState,
 };
 use futures_util::future::join_all;
@@ -418,6 +418,7 @@ async fn warnings_are_reported_once_and_then_counted() {
     let sandbox = SandboxRef {
         id: scene.sandbox_id(&resource),
         project: project.id,
+        volume: VolumeId::of_main(project.id),
         resource,
     };
     let warning = |source: &str, count| Warning {

@@ -1,6 +1,6 @@
 //! Lifecycle tests of reconciliation: sandboxes and projects without faults.
 
-use fsa_model::{ContainerState, Phase, Stage, StageState, api::DatabaseStatus, event::EventKind};
+use fsa_model::{ContainerState, Phase, Stage, StageState, VolumeId, api::DatabaseStatus, event::EventKind};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
@@ -194,7 +194,7 @@ async fn database_and_files_survive_a_termination() {
     scene.terminate(&project).await;
     scene.until(&project, Phase::Terminated).await;
     assert_eq!(scene.world.driver.resources(), []);
-    assert_eq!(scene.world.driver.volumes(), [project.id]);
+    assert_eq!(scene.world.driver.volumes(), [VolumeId::of_main(project.id)]);
     assert_eq!(scene.world.databases.roles().len(), 1);
 
     scene
@@ -229,7 +229,7 @@ async fn a_deleted_project_leaves_nothing_but_its_events() {
     assert_eq!(received["items"][0]["kind"], "shareEnded");
     assert_eq!(received["items"].as_array().map(Vec::len), Some(1));
 
-    assert_eq!(scene.world.driver.volumes(), [other.id]);
+    assert_eq!(scene.world.driver.volumes(), [VolumeId::of_main(other.id)]);
     assert_eq!(scene.world.databases.roles().len(), 1);
     let kinds: Vec<_> = scene
         .events(&project)

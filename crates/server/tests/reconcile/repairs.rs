@@ -3,7 +3,8 @@
 use fsa_driver::Requeue;
 use fsa_driver_testing::memory::{Call, Fault, Gate};
 use fsa_model::{
-    ContainerState, FailureKind, Phase, SandboxRef, StageState, api::DatabaseStatus, event::EventKind,
+    ContainerState, FailureKind, Phase, SandboxRef, StageState, VolumeId, api::DatabaseStatus,
+    event::EventKind,
 };
 use serde_json::json;
 
@@ -115,6 +116,7 @@ async fn losses_during_an_attempt_are_repaired_after_it() {
     scene.world.driver.requeue(Requeue::Sandbox(SandboxRef {
         id: scene.status(&project).await.id,
         project: project.id,
+        volume: VolumeId::of_main(project.id),
         resource,
     }));
     gate.open();
@@ -253,7 +255,7 @@ async fn a_lost_home_volume_is_reported() {
     let resource = scene.resource(&project).await;
 
     scene.world.driver.remove_silently(&resource);
-    scene.world.driver.lose_volume(project.id);
+    scene.world.driver.lose_volume(VolumeId::of_main(project.id));
     scene.requeue();
 
     scene.kinds_until(&project, EventKind::Repaired).await;

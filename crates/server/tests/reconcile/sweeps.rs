@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fsa_driver_testing::memory::Call;
-use fsa_model::{Phase, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef};
+use fsa_model::{Phase, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, VolumeId};
 use fsa_server::reconcile::Options;
 
 use crate::scene::{Scene, TIMEOUT, Workers, options};
@@ -17,9 +17,11 @@ fn sweeping() -> Options {
 }
 
 fn orphan() -> SandboxRef {
+    let project = ProjectId::generate();
     SandboxRef {
         id: SandboxId::generate(),
-        project: ProjectId::generate(),
+        project,
+        volume: VolumeId::of_main(project),
         resource: ResourceName::generate(&ProjectName::parse("stray").expect("a name")),
     }
 }
@@ -118,6 +120,7 @@ async fn leftovers_of_a_terminated_sandbox_are_destroyed() {
     scene.world.driver.add_orphan(SandboxRef {
         id,
         project: project.id,
+        volume: VolumeId::of_main(project.id),
         resource,
     });
 
@@ -132,9 +135,11 @@ async fn leftovers_of_a_terminated_sandbox_are_destroyed() {
 async fn a_database_of_no_project_is_not_dropped() {
     let scene = Scene::new().await;
     let _workers = Workers::of(&scene.world, sweeping());
+    let orphan = orphan();
     let unknown = fsa_model::DatabaseSpec {
-        project: ProjectId::generate(),
-        resource: orphan().resource,
+        project: orphan.project,
+        volume: orphan.volume,
+        resource: orphan.resource,
         password: "x".to_owned().into(),
         resources: fsa_model::Size::Micro.resources(),
     };

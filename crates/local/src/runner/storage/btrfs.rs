@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use fsa_model::{ProjectId, SandboxRef};
+use fsa_model::{SandboxRef, VolumeId};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, UnmountFlags},
     process::geteuid,
@@ -146,9 +146,9 @@ impl BtrfsPool {
             });
         }
         ioctl::enable_quota(&folder).map_err(PoolError::Quota)?;
-        for project in pool.list()? {
-            if let Err(error) = pool.trash(project).empty() {
-                tracing::warn!(%project, %error, "deferred deletions of an earlier runner failed");
+        for volume in pool.list()? {
+            if let Err(error) = pool.trash(volume).empty() {
+                tracing::warn!(%volume, %error, "deferred deletions of an earlier runner failed");
             }
         }
         Ok(pool)
@@ -165,35 +165,35 @@ impl BtrfsPool {
     }
 
     #[must_use]
-    pub fn exists(&self, project: ProjectId) -> bool {
-        self.home(project).is_dir()
+    pub fn exists(&self, volume: VolumeId) -> bool {
+        self.home(volume).is_dir()
     }
 
     /// # Errors
     /// The file system's.
-    pub fn create_volume(&self, project: ProjectId) -> io::Result<()> {
-        let volume = self.volume(project);
-        match ioctl::create_subvolume(File::open(&self.folder)?, &project.to_string()) {
+    pub fn create_volume(&self, volume: VolumeId) -> io::Result<()> {
+        let folder = self.volume(volume);
+        match ioctl::create_subvolume(File::open(&self.folder)?, &volume.to_string()) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         for name in ["root", "trash"] {
-            fs::create_dir_all(volume.join(name))?;
+            fs::create_dir_all(folder.join(name))?;
         }
-        make_home(&volume.join("home"))
+        make_home(&folder.join("home"))
     }
 
     /// Limits a volume to `bytes`, or for a moment to a little more than it has.
     ///
     /// # Errors
     /// The file system's.
-    pub fn limit(&self, project: ProjectId, bytes: u64, starting: bool) -> io::Result<()> {
-        let volume = File::open(self.volume(project))?;
+    pub fn limit(&self, volume: VolumeId, bytes: u64, starting: bool) -> io::Result<()> {
+        let folder = File::open(self.volume(volume))?;
         let room = match starting {
-            true => self.quota(&volume)?.0.saturating_add(START_ROOM),
+            true => self.quota(&folder)?.0.saturating_add(START_ROOM),
             false => 0,
         };
-        ioctl::limit_subvolume(&volume, bytes.max(room))
+        ioctl::limit_subvolume(&folder, bytes.max(room))
     }
 
     /// Deletes a volume, and waits until that is on disk: after a power cut it would be back, and
@@ -201,9 +201,9 @@ impl BtrfsPool {
     ///
     /// # Errors
     /// The file system's.
-    pub fn delete(&self, project: ProjectId) -> io::Result<()> {
+    pub fn delete(&self, volume: VolumeId) -> io::Result<()> {
         let folder = File::open(&self.folder)?;
-        match ioctl::delete_subvolume(&folder, &project.to_string()) {
+        match ioctl::delete_subvolume(&folder, &volume.to_string()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
             Ok(()) => Ok(rustix::fs::syncfs(&folder)?),
@@ -212,7 +212,7 @@ impl BtrfsPool {
 
     /// # Errors
     /// The file system's.
-    pub fn list(&self) -> io::Result<Vec<ProjectId>> {
+    pub fn list(&self) -> io::Result<Vec<VolumeId>> {
         Ok(fs::read_dir(&self.folder)?
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -223,8 +223,8 @@ impl BtrfsPool {
     ///
     /// # Errors
     /// There is no volume.
-    pub fn usage(&self, project: ProjectId) -> io::Result<VolumeUsage> {
-        let (bytes, limit_bytes) = self.quota(&File::open(self.volume(project))?)?;
+    pub fn usage(&self, volume: VolumeId) -> io::Result<VolumeUsage> {
+        let (bytes, limit_bytes) = self.quota(&File::open(self.volume(volume))?)?;
         Ok(VolumeUsage { bytes, limit_bytes })
     }
 
@@ -239,7 +239,7 @@ impl BtrfsPool {
     pub fn files(&self, sandbox: &SandboxRef) -> SandboxFiles {
         SandboxFiles {
             root: self.root(sandbox),
-            volume: Some(self.volume(sandbox.project)),
+            volume: Some(self.volume(sandbox.volume)),
             mounted_root: format!("volume/root/{}", sandbox.resource),
             mounted_home: "volume/home".into(),
         }
@@ -250,25 +250,25 @@ impl BtrfsPool {
     /// # Errors
     /// The file system's.
     pub fn discard_root(&self, sandbox: &SandboxRef) -> io::Result<Option<PathBuf>> {
-        self.trash(sandbox.project).discard(&self.root(sandbox))
+        self.trash(sandbox.volume).discard(&self.root(sandbox))
     }
 
-    fn volume(&self, project: ProjectId) -> PathBuf {
-        self.folder.join(project.to_string())
+    fn volume(&self, volume: VolumeId) -> PathBuf {
+        self.folder.join(volume.to_string())
     }
 
-    fn home(&self, project: ProjectId) -> PathBuf {
-        self.volume(project).join("home")
+    fn home(&self, volume: VolumeId) -> PathBuf {
+        self.volume(volume).join("home")
     }
 
     fn root(&self, sandbox: &SandboxRef) -> PathBuf {
-        self.volume(sandbox.project)
+        self.volume(sandbox.volume)
             .join("root")
             .join(sandbox.resource.as_str())
     }
 
-    fn trash(&self, project: ProjectId) -> DeferredDelete {
-        DeferredDelete::new(self.volume(project).join("trash"))
+    fn trash(&self, volume: VolumeId) -> DeferredDelete {
+        DeferredDelete::new(self.volume(volume).join("trash"))
     }
 }
 

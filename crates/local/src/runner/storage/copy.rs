@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use fsa_model::{ProjectId, SandboxRef};
+use fsa_model::{SandboxRef, VolumeId};
 
 use super::{SandboxFiles, VolumeUsage, make_home};
 use crate::runner::{
@@ -29,20 +29,20 @@ impl CopyPool {
     }
 
     #[must_use]
-    pub fn exists(&self, project: ProjectId) -> bool {
-        self.layout.volume(project).is_dir()
+    pub fn exists(&self, volume: VolumeId) -> bool {
+        self.layout.volume(volume).is_dir()
     }
 
     /// # Errors
     /// The file system's.
-    pub fn create(&self, project: ProjectId) -> io::Result<()> {
-        make_home(&self.layout.volume(project))
+    pub fn create(&self, volume: VolumeId) -> io::Result<()> {
+        make_home(&self.layout.volume(volume))
     }
 
     /// # Errors
     /// The file system's.
-    pub fn delete(&self, project: ProjectId) -> io::Result<()> {
-        match self.deferred_delete.discard(&self.layout.volume(project))? {
+    pub fn delete(&self, volume: VolumeId) -> io::Result<()> {
+        match self.deferred_delete.discard(&self.layout.volume(volume))? {
             Some(discarded) => deferred_delete::delete(&discarded),
             None => Ok(()),
         }
@@ -50,7 +50,7 @@ impl CopyPool {
 
     /// # Errors
     /// The file system's.
-    pub fn list(&self) -> io::Result<Vec<ProjectId>> {
+    pub fn list(&self) -> io::Result<Vec<VolumeId>> {
         Ok(fs::read_dir(self.layout.volumes())?
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -61,7 +61,7 @@ impl CopyPool {
     pub fn usage(&self, sandbox: &SandboxRef) -> VolumeUsage {
         let disk = |path: PathBuf| deferred_delete::disk_bytes(&path, DISK_ENTRIES);
         VolumeUsage {
-            bytes: disk(self.layout.sandbox(&sandbox.resource)) + disk(self.layout.volume(sandbox.project)),
+            bytes: disk(self.layout.sandbox(&sandbox.resource)) + disk(self.layout.volume(sandbox.volume)),
             limit_bytes: None,
         }
     }
@@ -73,7 +73,7 @@ impl CopyPool {
             root: self.layout.sandbox(&sandbox.resource),
             volume: None,
             mounted_root: format!("all/sandboxes/{}", sandbox.resource),
-            mounted_home: format!("all/volumes/{}", sandbox.project),
+            mounted_home: format!("all/volumes/{}", sandbox.volume),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Storage pool of the local driver: one volume per project, on one of two backends.
+//! Storage pool of the local driver: one volume per branch of a project, on one of two backends.
 //!
 //! `copy`: plain folders on any file system, without quota. `btrfs`: subvolumes with a quota that
 //! the kernel enforces. [`record`] has the choice between them.
@@ -19,7 +19,7 @@ use std::{
 
 use btrfs::{BtrfsPool, PoolError};
 use copy::CopyPool;
-use fsa_model::{Failure, FailureKind, ProjectId, SandboxRef, sandboxd::USER_ID};
+use fsa_model::{Failure, FailureKind, SandboxRef, VolumeId, sandboxd::USER_ID};
 use record::{Facts, Plan, Record};
 use rustix::fs::{FlockOperation, flock};
 
@@ -33,7 +33,7 @@ const FREE_MIN: u64 = 512 << 20;
 /// The same for a small pool: a part of its size.
 const FREE_MIN_PART: u64 = 20;
 
-/// The volumes of all projects.
+/// The volumes of all branches.
 pub enum StoragePool {
     Copy(CopyPool),
     Btrfs(BtrfsPool),
@@ -101,10 +101,10 @@ impl StoragePool {
     }
 
     #[must_use]
-    pub fn exists(&self, project: ProjectId) -> bool {
+    pub fn exists(&self, volume: VolumeId) -> bool {
         match self {
-            Self::Copy(pool) => pool.exists(project),
-            Self::Btrfs(pool) => pool.exists(project),
+            Self::Copy(pool) => pool.exists(volume),
+            Self::Btrfs(pool) => pool.exists(volume),
         }
     }
 
@@ -112,10 +112,10 @@ impl StoragePool {
     ///
     /// # Errors
     /// The file system's.
-    pub fn create(&self, project: ProjectId) -> io::Result<()> {
+    pub fn create(&self, volume: VolumeId) -> io::Result<()> {
         match self {
-            Self::Copy(pool) => pool.create(project),
-            Self::Btrfs(pool) => pool.create_volume(project),
+            Self::Copy(pool) => pool.create(volume),
+            Self::Btrfs(pool) => pool.create_volume(volume),
         }
     }
 
@@ -124,10 +124,10 @@ impl StoragePool {
     ///
     /// # Errors
     /// The file system's.
-    pub fn set_limit(&self, project: ProjectId, bytes: u64, starting: bool) -> io::Result<()> {
+    pub fn set_limit(&self, volume: VolumeId, bytes: u64, starting: bool) -> io::Result<()> {
         match self {
             Self::Copy(_) => Ok(()),
-            Self::Btrfs(pool) => pool.limit(project, bytes, starting),
+            Self::Btrfs(pool) => pool.limit(volume, bytes, starting),
         }
     }
 
@@ -135,10 +135,10 @@ impl StoragePool {
     ///
     /// # Errors
     /// The file system's.
-    pub fn delete(&self, project: ProjectId) -> io::Result<()> {
+    pub fn delete(&self, volume: VolumeId) -> io::Result<()> {
         match self {
-            Self::Copy(pool) => pool.delete(project),
-            Self::Btrfs(pool) => pool.delete(project),
+            Self::Copy(pool) => pool.delete(volume),
+            Self::Btrfs(pool) => pool.delete(volume),
         }
     }
 
@@ -147,7 +147,7 @@ impl StoragePool {
     pub fn usage(&self, sandbox: &SandboxRef) -> VolumeUsage {
         match self {
             Self::Copy(pool) => pool.usage(sandbox),
-            Self::Btrfs(pool) => pool.usage(sandbox.project).unwrap_or_default(),
+            Self::Btrfs(pool) => pool.usage(sandbox.volume).unwrap_or_default(),
         }
     }
 
@@ -159,7 +159,7 @@ impl StoragePool {
         }
     }
 
-    /// Moves aside what a sandbox has in its project's volume beside the home folder; returns the
+    /// Moves aside what a sandbox has in its volume beside the home folder; returns the
     /// argument of [`deferred_delete::delete`](super::deferred_delete::delete).
     ///
     /// # Errors
@@ -212,7 +212,7 @@ fn make_home(home: &Path) -> io::Result<()> {
         fs::rename(&new, home)
     };
     match make() {
-        // Another sandbox of the project was started at the same time.
+        // Another sandbox of the branch was started at the same time.
         Err(_) if home.is_dir() => Ok(()),
         result => result,
     }
