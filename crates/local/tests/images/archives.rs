@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use tar::EntryType;
 
-use crate::support::{Made, Tar, World, architecture, gzip, layered, reference, upload, zstd};
+use crate::support::{Tar, TestImage, World, architecture, gzip, layered, reference, upload, zstd};
 
 fn settings() -> Settings {
     Settings {
@@ -21,7 +21,7 @@ fn settings() -> Settings {
 async fn an_imported_layout_can_be_a_sandboxs_root_file_system() {
     let world = World::new();
     let store = world.store(settings());
-    let made = Made::small();
+    let made = TestImage::small();
 
     let info = store.import("made", upload(&made.archive())).await.unwrap();
     let image = layered(store.resolve(&reference("made")).await.unwrap());
@@ -61,8 +61,8 @@ async fn an_imported_layout_can_be_a_sandboxs_root_file_system() {
 
 #[tokio::test]
 async fn every_form_of_archive_gives_the_same_layers() {
-    let made = Made::small();
-    let plain = Made::of(
+    let made = TestImage::small();
+    let plain = TestImage::of(
         &[
             Tar::default().folder("etc/").file("etc/name", "lower").end(),
             Tar::default()
@@ -117,7 +117,10 @@ async fn an_archive_without_a_given_name_has_its_own() {
     let world = World::new();
     let store = world.store(settings());
 
-    let info = store.import("", upload(&Made::small().archive())).await.unwrap();
+    let info = store
+        .import("", upload(&TestImage::small().archive()))
+        .await
+        .unwrap();
 
     assert_eq!(info.name, "example.org/made:1");
     assert!(store.resolve(&reference("example.org/made:1")).await.is_ok());
@@ -125,7 +128,7 @@ async fn an_archive_without_a_given_name_has_its_own() {
 
 #[tokio::test]
 async fn a_broken_archive_is_an_error_with_the_reason_and_leaves_nothing() {
-    let made = Made::small();
+    let made = TestImage::small();
     let lacking = |keep: &dyn Fn(&[u8]) -> bool| {
         let mut tar = Tar::default().add(
             EntryType::Regular,
@@ -152,7 +155,7 @@ async fn a_broken_archive_is_an_error_with_the_reason_and_leaves_nothing() {
         b"something else",
         |_| {},
     );
-    let mut lying = Made::small();
+    let mut lying = TestImage::small();
     lying.config = String::from_utf8(lying.config)
         .unwrap()
         .replace(&lying.diff_ids[1].to_string(), &Digest::of(b"lie").to_string())
@@ -168,7 +171,7 @@ async fn a_broken_archive_is_an_error_with_the_reason_and_leaves_nothing() {
     let mut flipped = gzip(&whole);
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x55;
-    let hostile = Made::of(
+    let hostile = TestImage::of(
         &[
             Tar::default().file("fine", "x").end(),
             Tar::default().file("../out", "x").end(),
@@ -239,7 +242,7 @@ async fn an_upload_that_breaks_off_or_stalls_leaves_nothing() {
         idle_timeout: std::time::Duration::from_millis(50),
         ..settings()
     });
-    let archive = Made::small().archive();
+    let archive = TestImage::small().archive();
     let broken = futures_util::stream::iter(vec![
         Ok(bytes::Bytes::copy_from_slice(&archive[..3000])),
         Err(std::io::Error::new(
@@ -264,7 +267,7 @@ async fn an_upload_that_breaks_off_or_stalls_leaves_nothing() {
 
 #[tokio::test]
 async fn an_archive_over_the_limit_is_refused_before_it_fills_the_disk() {
-    let made = Made::of(
+    let made = TestImage::of(
         &[Tar::default()
             .add(EntryType::Regular, "zeros", "", &vec![0; 2_000_000], |_| {})
             .end()],
@@ -281,7 +284,7 @@ async fn an_archive_over_the_limit_is_refused_before_it_fills_the_disk() {
     let skipped = Tar::default()
         .add(EntryType::Regular, "../outside", "", &vec![0; 2_000_000], |_| {})
         .end();
-    let trailing = [Made::small().archive(), vec![0; 2_000_000]].concat();
+    let trailing = [TestImage::small().archive(), vec![0; 2_000_000]].concat();
     for (limited, archive, expected) in [
         (small(), made.archive(), "is larger than"),
         (small(), skipped, "is larger than"),
@@ -303,11 +306,11 @@ async fn an_archive_over_the_limit_is_refused_before_it_fills_the_disk() {
 async fn a_failed_import_takes_nothing_from_the_images_that_are_here() {
     let world = World::new();
     let store = world.store(settings());
-    let made = Made::small();
+    let made = TestImage::small();
     store.import("made", upload(&made.archive())).await.unwrap();
     let before = world.contents();
     let lower = Tar::default().folder("etc/").file("etc/name", "lower").end();
-    let shares_a_layer = Made::of(&[lower, Tar::default().file("../out", "x").end()], gzip);
+    let shares_a_layer = TestImage::of(&[lower, Tar::default().file("../out", "x").end()], gzip);
 
     store
         .import("other", upload(&shares_a_layer.archive()))
@@ -327,8 +330,8 @@ async fn images_share_their_layers_and_a_sweep_keeps_what_is_used() {
         Tar::default().file("one", "x").end(),
         Tar::default().file("two", "x").end(),
     );
-    let first = Made::of(&[base.clone(), one], gzip);
-    let second = Made::of(&[base, two], zstd);
+    let first = TestImage::of(&[base.clone(), one], gzip);
+    let second = TestImage::of(&[base, two], zstd);
     store.import("first", upload(&first.archive())).await.unwrap();
     store.import("second", upload(&second.archive())).await.unwrap();
     assert_eq!(world.unpacker.unpacked.load(Ordering::Relaxed), 3);
@@ -354,7 +357,7 @@ async fn images_share_their_layers_and_a_sweep_keeps_what_is_used() {
 async fn unused_layers_go_without_an_import_and_used_ones_stay() {
     let world = World::new();
     let store = world.store(settings());
-    let image = |name: &str| Made::of(&[Tar::default().file(name, "x").end()], gzip);
+    let image = |name: &str| TestImage::of(&[Tar::default().file(name, "x").end()], gzip);
     let (named, of_sandbox, unused) = (image("named"), image("of-sandbox"), image("unused"));
     for (name, made) in [
         ("named", &named),
@@ -391,8 +394,8 @@ async fn the_template_web_comes_from_its_archive_and_again_when_that_changes() {
     let world = World::new();
     let archive = world.data().join("web.oci.tar");
     let (old, new) = (
-        Made::small(),
-        Made::of(&[Tar::default().file("new", "x").end()], zstd),
+        TestImage::small(),
+        TestImage::of(&[Tar::default().file("new", "x").end()], zstd),
     );
     let store = world.store(Settings {
         web_archive: Some(archive.clone()),
@@ -430,7 +433,7 @@ async fn templates_are_known_by_name() {
 async fn missing_layers_are_restored_where_the_archive_still_exists() {
     let world = World::new();
     let archive = world.data().join("web.oci.tar");
-    let made = Made::small();
+    let made = TestImage::small();
     fs::write(&archive, made.archive()).unwrap();
     let store = world.store(Settings {
         web_archive: Some(archive),
@@ -441,7 +444,7 @@ async fn missing_layers_are_restored_where_the_archive_still_exists() {
     store
         .import(
             "made",
-            upload(&Made::of(&[Tar::default().file("a", "x").end()], gzip).archive()),
+            upload(&TestImage::of(&[Tar::default().file("a", "x").end()], gzip).archive()),
         )
         .await
         .unwrap();
@@ -481,7 +484,7 @@ proptest::proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let world = World::new();
         let store = world.store(settings());
-        let made = Made::small();
+        let made = TestImage::small();
         let mut damaged = made.archive();
         let position = at % damaged.len();
         damaged[position] ^= flip;

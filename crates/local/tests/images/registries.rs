@@ -13,7 +13,7 @@ use tar::EntryType;
 
 use crate::{
     registry_server::{Access, Faults, Registry},
-    support::{MEDIA_MANIFEST, Made, Tar, World, architecture, gzip, layered, reference},
+    support::{MEDIA_MANIFEST, Tar, TestImage, World, architecture, gzip, layered, reference},
 };
 
 /// Settings that allow the test's registry, which is on this machine.
@@ -27,7 +27,7 @@ fn settings(registry: &Registry) -> Settings {
 }
 
 /// An image with a layer that does not compress, so that a transfer can break in the middle.
-fn made() -> Made {
+fn made() -> TestImage {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -39,15 +39,15 @@ fn made() -> Made {
     let lower = Tar::default()
         .add(EntryType::Regular, "noise", "", &noise, |_| {})
         .end();
-    Made::of(&[lower, Tar::default().file("hello", "world").end()], gzip)
+    TestImage::of(&[lower, Tar::default().file("hello", "world").end()], gzip)
 }
 
-async fn pull_with(faults: Faults) -> (World, Registry, Result<Made, Failure>) {
+async fn pull_with(faults: Faults) -> (World, Registry, Result<TestImage, Failure>) {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
-    let name = registry.offer("1", &made);
+    let name = registry.serve_image("1", &made);
     // A short one only where it has to pass: on a busy machine the registry itself may be slow.
     let idle_timeout = Duration::from_millis(if faults.stall { 300 } else { 240_000 });
-    registry.set(faults);
+    registry.inject(faults);
     let store = world.store(Settings {
         idle_timeout,
         ..settings(&registry)
@@ -59,8 +59,8 @@ async fn pull_with(faults: Faults) -> (World, Registry, Result<Made, Failure>) {
 #[tokio::test]
 async fn an_image_is_pulled_once_and_kept() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
-    let name = registry.offer("1", &made);
-    registry.allow(Access::Token);
+    let name = registry.serve_image("1", &made);
+    registry.require(Access::Token);
     let store = world.store(settings(&registry));
     let progress = Mutex::new(Vec::new());
 
@@ -97,8 +97,8 @@ async fn an_image_is_pulled_once_and_kept() {
 #[tokio::test]
 async fn concurrent_pulls_of_one_image_share_the_work() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
-    let name = registry.offer("1", &made);
-    registry.set(Faults {
+    let name = registry.serve_image("1", &made);
+    registry.inject(Faults {
         delay: Duration::from_millis(50),
         ..Faults::default()
     });
@@ -120,9 +120,12 @@ async fn concurrent_pulls_of_one_image_share_the_work() {
 async fn layers_shared_with_another_image_are_not_fetched_again() {
     let (world, registry) = (World::new(), Registry::start().await);
     let base = Tar::default().file("base", "x").end();
-    let first = Made::of(std::slice::from_ref(&base), gzip);
-    let second = Made::of(&[base, Tar::default().file("top", "x").end()], gzip);
-    let (one, two) = (registry.offer("1", &first), registry.offer("2", &second));
+    let first = TestImage::of(std::slice::from_ref(&base), gzip);
+    let second = TestImage::of(&[base, Tar::default().file("top", "x").end()], gzip);
+    let (one, two) = (
+        registry.serve_image("1", &first),
+        registry.serve_image("2", &second),
+    );
     let store = world.store(settings(&registry));
     store.resolve(&reference(&one)).await.unwrap();
 
@@ -165,12 +168,12 @@ async fn an_image_that_does_not_exist_is_an_input_failure() {
 #[tokio::test]
 async fn a_private_image_needs_the_operators_credentials() {
     let (registry, made) = (Registry::start().await, made());
-    let name = registry.offer("1", &made);
+    let name = registry.serve_image("1", &made);
     for access in [
         Access::TokenFor("robot:s3cret".into()),
         Access::Basic("robot:s3cret".into()),
     ] {
-        registry.allow(access);
+        registry.require(access);
         let with = |password: Option<&str>| Settings {
             credentials: password
                 .map(|password| RegistryCredentials {
@@ -274,7 +277,7 @@ async fn a_registry_that_stays_faulty_is_an_error_and_nothing_is_left() {
         ),
         (
             Faults {
-                swap: true,
+                corrupt: true,
                 ..Faults::default()
             },
             FailureKind::Transient,
@@ -321,7 +324,7 @@ async fn a_registry_that_stays_faulty_is_an_error_and_nothing_is_left() {
 #[tokio::test]
 async fn an_image_name_cannot_lead_into_a_private_network() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
-    registry.offer("1", &made);
+    registry.serve_image("1", &made);
     let port = registry.address.rsplit_once(':').unwrap().1;
     let store = world.store(Settings {
         allowed_registries: vec!["127.0.0.1:1".into()],
@@ -353,8 +356,8 @@ async fn a_token_server_cannot_lead_into_a_private_network() {
         Registry::start().await,
         made(),
     );
-    let name = registry.offer("1", &made);
-    registry.allow(Access::TokenAt(format!("http://{}/token", other.address)));
+    let name = registry.serve_image("1", &made);
+    registry.require(Access::TokenAt(format!("http://{}/token", other.address)));
 
     let failure = world
         .store(settings(&registry))
@@ -388,7 +391,7 @@ async fn an_image_for_other_machines_is_an_input_failure() {
 
     for (name, expected) in [
         (
-            registry.offer_for("mips", &made, "mips"),
+            registry.serve_image_for("mips", &made, "mips"),
             "is not there for linux/",
         ),
         (
@@ -426,7 +429,7 @@ async fn an_image_for_other_machines_is_an_input_failure() {
 #[tokio::test]
 async fn a_pinned_image_has_the_requested_digest() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
-    registry.offer("1", &made);
+    registry.serve_image("1", &made);
     let wrong = Digest::of(b"another").to_string();
     registry.manifest(&wrong, MEDIA_MANIFEST, &made.manifest);
     let store = world.store(Settings {
@@ -447,7 +450,7 @@ async fn a_pinned_image_has_the_requested_digest() {
 #[tokio::test]
 async fn an_image_over_the_limit_is_refused_before_it_is_fetched() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
-    let name = registry.offer("1", &made);
+    let name = registry.serve_image("1", &made);
     for (limited, expected) in [
         (
             Settings {
@@ -497,7 +500,7 @@ async fn an_imported_name_is_not_requested_from_a_registry() {
 async fn no_bytes_in_a_manifest_do_harm() {
     use proptest::strategy::{Strategy as _, ValueTree as _};
     let (world, registry, made) = (World::new(), Registry::start().await, made());
-    registry.offer("1", &made);
+    registry.serve_image("1", &made);
     let store = world.store(Settings {
         attempts: 1,
         ..settings(&registry)
@@ -525,7 +528,7 @@ async fn no_bytes_in_a_manifest_do_harm() {
 #[tokio::test]
 async fn a_registry_behind_a_proxy_is_reached_through_it() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
-    registry.offer("1", &made);
+    registry.serve_image("1", &made);
     let store = world.store(Settings {
         allowed_registries: Vec::new(),
         plain_http_registries: vec!["registry.invalid".into()],

@@ -16,7 +16,7 @@ use axum::{
 use fsa_local::images::Digest;
 use futures_util::StreamExt as _;
 
-use crate::support::{MEDIA_INDEX, MEDIA_MANIFEST, Made, architecture};
+use crate::support::{MEDIA_INDEX, MEDIA_MANIFEST, TestImage, architecture};
 
 /// Faults of the registry.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Faults {
     /// The number of requests that are answered with 503.
     pub busy: usize,
     /// Blobs have other content.
-    pub swap: bool,
+    pub corrupt: bool,
     /// Blobs continue after their end.
     pub pad: bool,
     /// Blobs are redirected to this address.
@@ -43,7 +43,7 @@ pub struct Faults {
 #[derive(Clone, Debug, Default)]
 pub enum Access {
     #[default]
-    Everybody,
+    Anonymous,
     /// A token that every client gets.
     Token,
     /// A token that is issued for `name:password`.
@@ -55,7 +55,7 @@ pub enum Access {
 }
 
 #[derive(Default)]
-struct Shelf {
+struct RegistryState {
     manifests: HashMap<String, (String, Vec<u8>)>,
     blobs: HashMap<String, Vec<u8>>,
     requests: Vec<String>,
@@ -68,7 +68,7 @@ struct Shelf {
 #[derive(Clone)]
 pub struct Registry {
     pub address: String,
-    shelf: Arc<Mutex<Shelf>>,
+    state: Arc<Mutex<RegistryState>>,
 }
 
 impl Registry {
@@ -76,19 +76,19 @@ impl Registry {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = Self {
             address: listener.local_addr().unwrap().to_string(),
-            shelf: Arc::default(),
+            state: Arc::default(),
         };
-        let app = Router::new().fallback(answer).with_state(registry.clone());
+        let app = Router::new().fallback(handle).with_state(registry.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         registry
     }
 
     /// Serves an image as `app:<tag>`.
-    pub fn offer(&self, tag: &str, made: &Made) -> String {
-        self.offer_for(tag, made, architecture())
+    pub fn serve_image(&self, tag: &str, made: &TestImage) -> String {
+        self.serve_image_for(tag, made, architecture())
     }
 
-    pub fn offer_for(&self, tag: &str, made: &Made, architecture: &str) -> String {
+    pub fn serve_image_for(&self, tag: &str, made: &TestImage, architecture: &str) -> String {
         let index = made.index(architecture);
         self.manifest(
             &Digest::of(&made.manifest).to_string(),
@@ -96,7 +96,7 @@ impl Registry {
             &made.manifest,
         );
         for blob in made.blobs().skip(1) {
-            self.shelf
+            self.state
                 .lock()
                 .unwrap()
                 .blobs
@@ -106,7 +106,7 @@ impl Registry {
     }
 
     pub fn manifest(&self, tag: &str, media: &str, bytes: &[u8]) -> String {
-        self.shelf
+        self.state
             .lock()
             .unwrap()
             .manifests
@@ -115,55 +115,55 @@ impl Registry {
     }
 
     pub fn blob(&self, bytes: &[u8]) {
-        self.shelf
+        self.state
             .lock()
             .unwrap()
             .blobs
             .insert(Digest::of(bytes).to_string(), bytes.to_vec());
     }
 
-    pub fn set(&self, faults: Faults) {
-        self.shelf.lock().unwrap().faults = faults;
+    pub fn inject(&self, faults: Faults) {
+        self.state.lock().unwrap().faults = faults;
     }
 
-    pub fn allow(&self, access: Access) {
-        self.shelf.lock().unwrap().access = access;
+    pub fn require(&self, access: Access) {
+        self.state.lock().unwrap().access = access;
     }
 
     /// `METHOD path` of each request so far.
     pub fn requests(&self) -> Vec<String> {
-        self.shelf.lock().unwrap().requests.clone()
+        self.state.lock().unwrap().requests.clone()
     }
 
     /// The number of blob bytes sent so far.
     pub fn sent(&self) -> usize {
-        self.shelf.lock().unwrap().sent
+        self.state.lock().unwrap().sent
     }
 }
 
-async fn answer(State(registry): State<Registry>, request: Request) -> Response {
+async fn handle(State(registry): State<Registry>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let (faults, access) = {
-        let mut shelf = registry.shelf.lock().unwrap();
-        shelf.requests.push(format!("{} {path}", request.method()));
-        if shelf.faults.busy > 0 {
-            shelf.faults.busy -= 1;
+        let mut state = registry.state.lock().unwrap();
+        state.requests.push(format!("{} {path}", request.method()));
+        if state.faults.busy > 0 {
+            state.faults.busy -= 1;
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
-        (shelf.faults.clone(), shelf.access.clone())
+        (state.faults.clone(), state.access.clone())
     };
-    let given = request
+    let authorization = request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default()
         .to_owned();
     if path == "/token" {
-        return token(&access, &given, &query);
+        return token(&access, &authorization, &query);
     }
-    if let Some(refusal) = refusal(&registry, &access, &given) {
-        return refusal;
+    if let Some(response) = unauthorized(&registry, &access, &authorization) {
+        return response;
     }
     let Some(rest) = path.strip_prefix("/v2/team/app/") else {
         return StatusCode::NOT_FOUND.into_response();
@@ -199,36 +199,39 @@ fn base64(text: &str) -> String {
     out
 }
 
-fn token(access: &Access, given: &str, query: &str) -> Response {
-    let may = match access {
-        Access::TokenFor(pair) => given == basic(pair),
+fn token(access: &Access, authorization: &str, query: &str) -> Response {
+    let is_authorized = match access {
+        Access::TokenFor(pair) => authorization == basic(pair),
         _ => true,
     };
-    if may && query.contains("scope=repository%3Ateam%2Fapp%3Apull") && query.contains("service=test") {
-        r#"{"token":"ticket","expires_in":300}"#.into_response()
+    if is_authorized
+        && query.contains("scope=repository%3Ateam%2Fapp%3Apull")
+        && query.contains("service=test")
+    {
+        r#"{"token":"registry-token","expires_in":300}"#.into_response()
     } else {
         StatusCode::UNAUTHORIZED.into_response()
     }
 }
 
-fn refusal(registry: &Registry, access: &Access, given: &str) -> Option<Response> {
+fn unauthorized(registry: &Registry, access: &Access, authorization: &str) -> Option<Response> {
     let bearer =
         |realm: &str| format!(r#"Bearer realm="{realm}",service="test",scope="repository:team/app:pull""#);
     let (expected, challenge) = match access {
-        Access::Everybody => return None,
+        Access::Anonymous => return None,
         Access::Token | Access::TokenFor(_) => (
-            "Bearer ticket".to_owned(),
+            "Bearer registry-token".to_owned(),
             bearer(&format!("http://{}/token", registry.address)),
         ),
-        Access::TokenAt(realm) => ("Bearer ticket".to_owned(), bearer(realm)),
+        Access::TokenAt(realm) => ("Bearer registry-token".to_owned(), bearer(realm)),
         Access::Basic(pair) => (basic(pair), r#"Basic realm="test""#.to_owned()),
     };
-    (given != expected)
+    (authorization != expected)
         .then(|| (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response())
 }
 
 fn manifest(registry: &Registry, name: &str) -> Response {
-    match registry.shelf.lock().unwrap().manifests.get(name).cloned() {
+    match registry.state.lock().unwrap().manifests.get(name).cloned() {
         Some((media, bytes)) => ([(header::CONTENT_TYPE, media)], bytes).into_response(),
         None => (
             StatusCode::NOT_FOUND,
@@ -242,11 +245,11 @@ fn blob(registry: &Registry, digest: &str, headers: &HeaderMap, faults: &Faults)
     if let Some(to) = &faults.redirect {
         return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, to.clone())]).into_response();
     }
-    let mut shelf = registry.shelf.lock().unwrap();
-    let Some(mut bytes) = shelf.blobs.get(digest).cloned() else {
+    let mut state = registry.state.lock().unwrap();
+    let Some(mut bytes) = state.blobs.get(digest).cloned() else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    if faults.swap {
+    if faults.corrupt {
         bytes.reverse();
     }
     if faults.pad {
@@ -271,7 +274,7 @@ fn blob(registry: &Registry, digest: &str, headers: &HeaderMap, faults: &Faults)
         StatusCode::OK
     };
     let half = rest.len() / 2;
-    let broken = shelf.faults.break_off > 0 && rest.len() > 1000;
+    let broken = state.faults.break_off > 0 && rest.len() > 1000;
     let body = if faults.stall && rest.len() > 1000 {
         let half = Bytes::copy_from_slice(&rest[..half]);
         Body::from_stream(
@@ -279,17 +282,17 @@ fn blob(registry: &Registry, digest: &str, headers: &HeaderMap, faults: &Faults)
                 .chain(futures_util::stream::pending()),
         )
     } else if broken {
-        shelf.faults.break_off -= 1;
-        shelf.sent += half;
+        state.faults.break_off -= 1;
+        state.sent += half;
         let half = Bytes::copy_from_slice(&rest[..half]);
         // Late enough that the first half is sent.
         let end = futures_util::stream::once(async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            Err(std::io::Error::other("the plug was pulled"))
+            Err(std::io::Error::other("the connection was lost"))
         });
         Body::from_stream(futures_util::stream::iter([Ok(half)]).chain(end))
     } else {
-        shelf.sent += rest.len();
+        state.sent += rest.len();
         Body::from(rest)
     };
     (status, body).into_response()

@@ -38,7 +38,7 @@ pub const LIMITS: Limits = Limits {
 /// A data folder with its layers.
 pub struct World {
     folder: tempfile::TempDir,
-    pub unpacker: Arc<InProcess>,
+    pub unpacker: Arc<InProcessUnpacker>,
 }
 
 impl World {
@@ -52,7 +52,7 @@ impl World {
         let layers = Arc::new(Layers::open(folder.path(), rules, limits).unwrap());
         Self {
             folder,
-            unpacker: Arc::new(InProcess {
+            unpacker: Arc::new(InProcessUnpacker {
                 layers,
                 unpacked: AtomicUsize::new(0),
                 used: Mutex::default(),
@@ -115,7 +115,7 @@ impl World {
 }
 
 /// Layer unpacker in this process, in place of the runner.
-pub struct InProcess {
+pub struct InProcessUnpacker {
     pub layers: Arc<Layers>,
     pub unpacked: AtomicUsize,
     /// Layers of sandboxes.
@@ -125,7 +125,7 @@ pub struct InProcess {
 }
 
 #[async_trait]
-impl LayerUnpacker for InProcess {
+impl LayerUnpacker for InProcessUnpacker {
     async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure> {
         if !self.layers.has(&layer.diff_id) {
             self.unpacked.fetch_add(1, Ordering::Relaxed);
@@ -246,14 +246,14 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
 
 /// An image with its blobs.
 #[derive(Clone)]
-pub struct Made {
+pub struct TestImage {
     pub manifest: Vec<u8>,
     pub config: Vec<u8>,
     pub layers: Vec<Vec<u8>>,
     pub diff_ids: Vec<DiffId>,
 }
 
-impl Made {
+impl TestImage {
     /// Creates an image of uncompressed layers, bottom first. `compress` makes the stored form of each.
     pub fn of(tars: &[Vec<u8>], compress: impl Fn(&[u8]) -> Vec<u8>) -> Self {
         let diff_ids: Vec<DiffId> = tars.iter().map(|tar| Digest::of(tar).into()).collect();

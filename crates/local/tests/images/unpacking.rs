@@ -135,10 +135,7 @@ fn a_file_behind_a_link_stays_in_the_layer() {
         )
         .unwrap_err();
 
-    assert!(
-        refused.contains("is below a link that leads nowhere"),
-        "{refused}"
-    );
+    assert!(refused.contains("is below a link that leads nowhere"), "{refused}");
     assert!(circle.contains("in circles"), "{circle}");
     assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
     assert_eq!(fs::read_to_string(root.join("etc/x")).unwrap(), "y");
