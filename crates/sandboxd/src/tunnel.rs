@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::http::{Refusal, RouteResult, status, upgraded};
+use crate::http::{ApiError, RouteResult, status, upgraded};
 
 /// Timeout of the connect. A program on the same machine accepts at once, or it hangs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub async fn connect(mut request: Request<Incoming>) -> RouteResult {
     let authority = request.uri().authority();
     let target = authority.and_then(|authority| Some((authority.host(), authority.port_u16()?)));
     let (host, port) = target
-        .ok_or_else(|| Refusal::bad_request("CONNECT takes a host and a port, such as 127.0.0.1:3000"))?;
+        .ok_or_else(|| ApiError::bad_request("CONNECT takes a host and a port, such as 127.0.0.1:3000"))?;
     let mut upstream = open(addresses(host, port)?).await.map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
@@ -38,7 +38,7 @@ pub async fn connect(mut request: Request<Incoming>) -> RouteResult {
             }
             _ => error.to_string(),
         };
-        Refusal::new(
+        ApiError::new(
             StatusCode::BAD_GATEWAY,
             "NotListening",
             format!("port {port} of the sandbox cannot be reached: {why}"),
@@ -61,13 +61,13 @@ pub async fn connect(mut request: Request<Incoming>) -> RouteResult {
 ///
 /// # Errors
 /// The host is not on the loopback, or the port is 0.
-pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
+pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ApiError> {
     let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
     let hosts = match host {
         "127.0.0.1" | "localhost" => vec![v4, v6],
         "[::1]" => vec![v6, v4],
         _ => {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
                 "NotLoopback",
                 "a tunnel leads to 127.0.0.1, localhost or [::1] only",
@@ -75,7 +75,7 @@ pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
         }
     };
     if port == 0 {
-        return Err(Refusal::bad_request("a port is from 1 to 65535"));
+        return Err(ApiError::bad_request("a port is from 1 to 65535"));
     }
     Ok(hosts
         .into_iter()

@@ -142,7 +142,7 @@ fn connect_targets() {
                     );
                     format!("{}", found[0].ip())
                 }
-                Err(refusal) => refusal.status.to_string(),
+                Err(error) => error.status.to_string(),
             }
         });
 }

@@ -19,7 +19,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 
 use super::{Callback, CallbackError, RequestPermit, broken, send};
 use crate::{
-    http::{self as server, Body, Refusal, RouteResult, full, stream::Listener},
+    http::{self as server, ApiError, Body, RouteResult, full, stream::Listener},
     sandbox::Sandbox,
 };
 
@@ -56,7 +56,7 @@ async fn handle(callback: &Arc<Callback>, request: Request<Incoming>) -> RouteRe
     let for_git =
         request.method() == Method::POST && [CREDENTIAL, CREDENTIAL_REJECTED].contains(&request.uri().path());
     if provider.is_none() && !for_git {
-        return Err(Refusal::not_found(
+        return Err(ApiError::not_found(
             "this port is for coding agents (/anthropic, /openai, /gemini) and for git",
         ));
     }
@@ -73,7 +73,7 @@ async fn handle(callback: &Arc<Callback>, request: Request<Incoming>) -> RouteRe
     }
     let request = match forwarded(request, task) {
         Ok(request) => request,
-        Err(refusal) => return Ok(error(provider, refusal.status, &refusal.message)),
+        Err(invalid) => return Ok(error(provider, invalid.status, &invalid.message)),
     };
     match send(callback, request).await {
         Ok((response, permit)) => Ok(returned(response, permit)),
@@ -122,7 +122,7 @@ fn authenticate<B>(sandbox: &Sandbox, request: &Request<B>) -> Option<String> {
 }
 
 /// The request as the control plane gets it: without credentials, with the task's id.
-fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incoming>, Refusal> {
+fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incoming>, ApiError> {
     let (mut parts, body) = request.into_parts();
     remove_hop_by_hop(&mut parts.headers);
     parts.headers.remove(header::HOST);
@@ -132,7 +132,7 @@ fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incomin
     parts.headers.remove(TASK_HEADER);
     if !task.is_empty() {
         let task =
-            HeaderValue::try_from(task).map_err(|_| Refusal::bad_request("the token names no task"))?;
+            HeaderValue::try_from(task).map_err(|_| ApiError::bad_request("the token names no task"))?;
         parts.headers.insert(TASK_HEADER, task);
     }
     let query: String = parts
@@ -146,7 +146,7 @@ fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incomin
     let mark = if query.is_empty() { "" } else { "?" };
     parts.uri = format!("http://control{}{mark}{query}", parts.uri.path())
         .parse::<Uri>()
-        .map_err(|_| Refusal::bad_request("the request's target is not a valid path"))?;
+        .map_err(|_| ApiError::bad_request("the request's target is not a valid path"))?;
     parts.version = http::Version::HTTP_2;
     Ok(Request::from_parts(parts, body))
 }

@@ -22,7 +22,7 @@ use tokio::{
 
 pub use self::local_proxy::{serve, url, variables};
 use crate::{
-    http::{Refusal, RouteResult, status},
+    http::{ApiError, RouteResult, status},
     sandbox::Sandbox,
 };
 
@@ -142,7 +142,7 @@ pub fn accept(callback: &Arc<Callback>, mut request: Request<Incoming>) -> Route
         .get(header::UPGRADE)
         .is_none_or(|protocol| protocol != UPGRADE)
     {
-        return Err(Refusal::bad_request("this route is upgraded to `fsa-asks`"));
+        return Err(ApiError::bad_request("this route is upgraded to `fsa-asks`"));
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let callback = Arc::clone(callback);

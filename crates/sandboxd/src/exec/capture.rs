@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use fsa_model::sandboxd::{EXEC_OUTPUT_LIMIT, ExecRequest, ExecResult};
 
 use super::{CHUNK, DEFAULT_TIMEOUT_SECONDS, Output, ended, refuse_terminal, start, time_limit};
-use crate::{http::Refusal, sandbox::Sandbox};
+use crate::{http::ApiError, sandbox::Sandbox};
 
 /// Captured output, up to the limit.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
 ///
 /// # Errors
 /// The request is wrong, or the command could not be started.
-pub async fn run(sandbox: &Arc<Sandbox>, request: ExecRequest) -> Result<ExecResult, Refusal> {
+pub async fn run(sandbox: &Arc<Sandbox>, request: ExecRequest) -> Result<ExecResult, ApiError> {
     refuse_terminal(&request)?;
     let limit = time_limit(Some(request.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS)))?;
     let mut running = start(sandbox, &request)?;

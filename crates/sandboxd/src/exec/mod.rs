@@ -22,7 +22,7 @@ use tokio::{io::unix::AsyncFd, net::unix::pipe, sync::oneshot};
 
 use crate::{
     environment,
-    http::Refusal,
+    http::ApiError,
     pty,
     reaper::Child,
     sandbox::Sandbox,
@@ -72,18 +72,18 @@ enum Source {
 }
 
 /// Starts the command of the request.
-fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, Refusal> {
+fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, ApiError> {
     let Some((program, arguments)) = request.command.split_first() else {
-        return Err(Refusal::field(
+        return Err(ApiError::field(
             "command",
             "the command is empty; it is a list of a program and its arguments",
         ));
     };
     if program.is_empty() {
-        return Err(Refusal::field("command", "the program's name is empty"));
+        return Err(ApiError::field("command", "the program's name is empty"));
     }
     if request.command.iter().any(|word| word.contains('\0')) {
-        return Err(Refusal::field(
+        return Err(ApiError::field(
             "command",
             "an argument holds a NUL byte, which no process can receive",
         ));
@@ -91,7 +91,7 @@ fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, Refus
     let user = sandbox.accounts.find(request.user.as_deref())?;
     let folder = match request.cwd.as_deref() {
         Some(cwd) if cwd.contains('\0') => {
-            return Err(Refusal::field("cwd", "a path cannot hold a NUL byte"));
+            return Err(ApiError::field("cwd", "a path cannot hold a NUL byte"));
         }
         Some(cwd) => sandbox.project.join(cwd),
         None => sandbox.project.clone(),
@@ -146,7 +146,7 @@ struct Channels {
 }
 
 impl Channels {
-    fn pipes() -> Result<Self, Refusal> {
+    fn pipes() -> Result<Self, ApiError> {
         let pipe = || {
             nix::unistd::pipe2(OFlag::O_CLOEXEC)
                 .map_err(io::Error::from)
@@ -169,9 +169,9 @@ impl Channels {
         })
     }
 
-    fn terminal(user: &User, size: WindowSize) -> Result<Self, Refusal> {
+    fn terminal(user: &User, size: WindowSize) -> Result<Self, ApiError> {
         let size = WindowSize::checked(size.columns, size.rows)
-            .ok_or_else(|| Refusal::field("tty", "a terminal has at least one column and one row"))?;
+            .ok_or_else(|| ApiError::field("tty", "a terminal has at least one column and one row"))?;
         let open = || {
             let pty = pty::open(user, size)?;
             let (stdin, stdout) = (pty.theirs.try_clone()?, pty.theirs.try_clone()?);
@@ -187,7 +187,7 @@ impl Channels {
             })
         };
         open().map_err(|error: io::Error| {
-            Refusal::new(
+            ApiError::new(
                 http::StatusCode::SERVICE_UNAVAILABLE,
                 "NoTerminal",
                 format!("no terminal could be made: {error}"),
@@ -197,8 +197,8 @@ impl Channels {
 }
 
 #[allow(clippy::needless_pass_by_value)]
-fn no_pipe(error: io::Error) -> Refusal {
-    Refusal::new(
+fn no_pipe(error: io::Error) -> ApiError {
+    ApiError::new(
         http::StatusCode::SERVICE_UNAVAILABLE,
         "StartFailed",
         format!("no pipe could be made for the command: {error}"),
@@ -206,9 +206,9 @@ fn no_pipe(error: io::Error) -> Refusal {
 }
 
 /// Refuses a terminal where nothing is streamed.
-fn refuse_terminal(request: &ExecRequest) -> Result<(), Refusal> {
+fn refuse_terminal(request: &ExecRequest) -> Result<(), ApiError> {
     match request.tty {
-        Some(_) => Err(Refusal::field(
+        Some(_) => Err(ApiError::field(
             "tty",
             "a command has a terminal only when it is streamed: GET as a WebSocket",
         )),
@@ -217,11 +217,11 @@ fn refuse_terminal(request: &ExecRequest) -> Result<(), Refusal> {
 }
 
 /// Validates the request's timeout.
-fn time_limit(seconds: Option<u32>) -> Result<Option<Duration>, Refusal> {
+fn time_limit(seconds: Option<u32>) -> Result<Option<Duration>, ApiError> {
     match seconds {
         None => Ok(None),
         Some(seconds @ 1..=MAX_TIMEOUT_SECONDS) => Ok(Some(Duration::from_secs(seconds.into()))),
-        Some(seconds) => Err(Refusal::field(
+        Some(seconds) => Err(ApiError::field(
             "timeoutSeconds",
             format!("{seconds} is not from 1 to {MAX_TIMEOUT_SECONDS}"),
         )),

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::{CHUNK, Running, Terminal, ended, start, time_limit};
 use crate::{
     http::{
-        Refusal,
+        ApiError,
         websocket::{MESSAGE_LIMIT, PING_INTERVAL, Socket},
     },
     pty,
@@ -54,13 +54,13 @@ pub async fn run(sandbox: Arc<Sandbox>, socket: Socket) {
     let last = match begin(&sandbox, &mut receiver).await {
         Ok(Some((running, limit))) => forward(running, limit, &sender, receiver).await,
         Ok(None) => None,
-        Err(refusal) => Some(ExecMessage::Error {
-            exit_code: match refusal.name {
+        Err(error) => Some(ExecMessage::Error {
+            exit_code: match error.name {
                 "CommandNotFound" => Some(127),
                 "CommandNotExecutable" => Some(126),
                 _ => None,
             },
-            message: refusal.message,
+            message: error.message,
         }),
     };
     if let Some(last) = last {
@@ -76,31 +76,31 @@ pub async fn run(sandbox: Arc<Sandbox>, socket: Socket) {
 async fn begin(
     sandbox: &Arc<Sandbox>,
     receiver: &mut SplitStream<Socket>,
-) -> Result<Option<(Running, Option<Duration>)>, Refusal> {
+) -> Result<Option<(Running, Option<Duration>)>, ApiError> {
     let text = loop {
         match timeout(REQUEST_TIMEOUT, receiver.next()).await {
             Ok(Some(Ok(Message::Text(text)))) => break text,
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
             Ok(Some(Ok(Message::Binary(_)))) => {
-                return Err(Refusal::bad_request(
+                return Err(ApiError::bad_request(
                     "the first message must be text: the command as JSON",
                 ));
             }
             Ok(Some(_) | None) => return Ok(None),
             Err(_) => {
-                return Err(Refusal::bad_request(
+                return Err(ApiError::bad_request(
                     "the first message did not come within ten seconds",
                 ));
             }
         }
     };
     let request: ExecRequest = serde_json::from_str(&text).map_err(|error| {
-        Refusal::bad_request(format!("the first message is not a valid command: {error}"))
+        ApiError::bad_request(format!("the first message is not a valid command: {error}"))
     })?;
     // The open stream shows that the client is there, so there is no default limit.
     let limit = time_limit(request.timeout_seconds)?;
     if request.tty.is_some() && request.stdin.is_some() {
-        return Err(Refusal::field(
+        return Err(ApiError::field(
             "stdin",
             "a terminal's input is what is sent after the request",
         ));

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CHUNK, Running, ended, refuse_terminal, start, stream::write_all};
 use crate::{
-    http::{Query, Refusal, RouteResult, json, read_json, status},
+    http::{ApiError, Query, RouteResult, json, read_json, status},
     sandbox::Sandbox,
     session,
 };
@@ -81,7 +81,7 @@ pub async fn route(
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !valid {
-        return Err(Refusal::bad_request(
+        return Err(ApiError::bad_request(
             "a task's id has up to 64 letters, digits and dashes",
         ));
     }
@@ -95,7 +95,7 @@ pub async fn route(
             let number = |name: &str| {
                 let text = query.get(name).unwrap_or("0");
                 text.parse::<u64>()
-                    .map_err(|_| Refusal::field(name, "it is a number"))
+                    .map_err(|_| ApiError::field(name, "it is a number"))
             };
             let (after, wait) = (number("after")?, number("wait")?.min(MAX_WAIT_SECONDS));
             let task = find(tasks, id)?;
@@ -110,13 +110,13 @@ pub async fn route(
             task.cancel.cancel();
             Ok(status(StatusCode::ACCEPTED))
         }
-        _ => Err(Refusal::not_found("a task takes PUT, GET and DELETE")),
+        _ => Err(ApiError::not_found("a task takes PUT, GET and DELETE")),
     }
 }
 
-fn find(tasks: &Tasks, id: &str) -> Result<Arc<Task>, Refusal> {
+fn find(tasks: &Tasks, id: &str) -> Result<Arc<Task>, ApiError> {
     let task = tasks.0.lock().get(id).cloned();
-    task.ok_or_else(|| Refusal::not_found(format!("there is no task `{id}`")))
+    task.ok_or_else(|| ApiError::not_found(format!("there is no task `{id}`")))
 }
 
 /// Starts the task unless it exists: the client may repeat a request whose response was lost.
@@ -130,7 +130,7 @@ fn begin(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, mut request: ExecReque
         tasks.retain(|_, task| task.output.lock().end.is_none());
     }
     if tasks.len() >= MAX_TASKS {
-        return Err(Refusal::conflict(format!(
+        return Err(ApiError::conflict(format!(
             "there are {MAX_TASKS} tasks already; wait until one has ended"
         )));
     }
@@ -138,7 +138,7 @@ fn begin(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, mut request: ExecReque
         Some(seconds @ 1..=MAX_TASK_SECONDS) => Some(Duration::from_secs(seconds.into())),
         None => None,
         Some(_) => {
-            return Err(Refusal::field(
+            return Err(ApiError::field(
                 "timeoutSeconds",
                 format!("it is from 1 to {MAX_TASK_SECONDS}"),
             ));

@@ -26,7 +26,7 @@ pub(super) struct Conditions {
 pub(super) enum FailedPrecondition {
     /// `If-Match` or `If-Unmodified-Since`: the file has changed, or is gone.
     Changed,
-    /// `If-None-Match` or `If-Modified-Since`: the client has this version, or wanted none to exist.
+    /// `If-None-Match` or `If-Modified-Since`: the client has this version, or requires that none exists.
     Exists,
 }
 

@@ -35,7 +35,7 @@ use nix::fcntl::OFlag;
 
 use self::conditions::{Conditions, FailedPrecondition, Version};
 use crate::{
-    http::{Query, Refusal, RouteResult, json, read_json, status},
+    http::{ApiError, Query, RouteResult, json, read_json, status},
     sandbox::Sandbox,
     user::{User, with_fs_ids_of},
 };
@@ -59,9 +59,9 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(sandbox: &Sandbox, path: &OsStr, user: Option<&str>) -> Result<Self, Refusal> {
+    fn new(sandbox: &Sandbox, path: &OsStr, user: Option<&str>) -> Result<Self, ApiError> {
         if path.as_bytes().contains(&0) {
-            return Err(Refusal::field("path", "a path cannot hold a NUL byte"));
+            return Err(ApiError::field("path", "a path cannot hold a NUL byte"));
         }
         Ok(Self {
             path: sandbox.project.join(path),
@@ -110,24 +110,13 @@ impl Subject {
         self.as_user(move |_, _| work(subject.open(flags)?)).await
     }
 
-    fn refusal(&self, error: &io::Error) -> Refusal {
-        match error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<RefusalError>())
-        {
-            Some(RefusalError(refusal)) => refusal.clone(),
-            None => Refusal::of_file(&self.shown, error),
+    /// The response to `error`: the [`ApiError`] that it carries, or the file system's error for this path.
+    fn api_error(&self, error: &io::Error) -> ApiError {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<ApiError>()) {
+            Some(carried) => carried.clone(),
+            None => ApiError::of_file(&self.shown, error),
         }
     }
-}
-
-/// Refusal that is carried by an [`io::Error`].
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .0.message)]
-struct RefusalError(Refusal);
-
-fn refuse(refusal: Refusal) -> io::Error {
-    io::Error::other(RefusalError(refusal))
 }
 
 /// Handles `/v1/files`, and [`PROJECT_FILES`].
@@ -137,7 +126,7 @@ fn refuse(refusal: Refusal) -> io::Error {
 pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteResult {
     let query = Query::of(request.uri());
     let path = percent::parameter(request.uri().query().unwrap_or_default(), "path")
-        .ok_or_else(|| Refusal::field("path", "it is missing"))?;
+        .ok_or_else(|| ApiError::field("path", "it is missing"))?;
     let user = query.get("user").filter(|user| !user.is_empty());
     let mut subject = Subject::new(sandbox, OsStr::from_bytes(&path), user)?;
     if request.uri().path() == PROJECT_FILES {
@@ -160,7 +149,7 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteR
             let entries = subject
                 .as_user(move |_, _| tree::list(&folder))
                 .await
-                .map_err(|error| subject.refusal(&error))?;
+                .map_err(|error| subject.api_error(&error))?;
             Ok(json(&entries))
         }
         Method::GET | Method::HEAD => {
@@ -172,7 +161,7 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteR
             subject
                 .as_user(move |path, _| check(path, &conditions))
                 .await
-                .map_err(|error| subject.refusal(&error))?;
+                .map_err(|error| subject.api_error(&error))?;
             let answer = tar_in::put(&subject, request.into_body()).await;
             sandbox.poll_trigger.notify();
             answer
@@ -188,7 +177,7 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteR
             if [&sandbox.project, &sandbox.home, Path::new("/")]
                 .contains(&subject.path.components().as_path())
             {
-                return Err(Refusal::conflict(format!(
+                return Err(ApiError::conflict(format!(
                     "{}: this folder cannot be deleted; delete what is in it",
                     subject.shown
                 )));
@@ -203,9 +192,9 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteR
                 .await;
             sandbox.poll_trigger.notify();
             done.map(|()| status(StatusCode::NO_CONTENT))
-                .map_err(|error| subject.refusal(&error))
+                .map_err(|error| subject.api_error(&error))
         }
-        _ => Err(Refusal::new(
+        _ => Err(ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "MethodNotAllowed",
             "files take GET, HEAD, PUT and DELETE",
@@ -229,7 +218,7 @@ pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> RouteResult {
         .await;
     sandbox.poll_trigger.notify();
     done.map(|()| status(StatusCode::NO_CONTENT))
-        .map_err(|error| to.refusal(&error))
+        .map_err(|error| to.api_error(&error))
 }
 
 /// Whether this piece of a file becomes a hole in it, which takes no room on the disk.
@@ -262,10 +251,10 @@ fn check(path: &Path, conditions: &Conditions) -> io::Result<()> {
     };
     conditions
         .check(current.as_ref(), false)
-        .map_err(|failed| refuse(precondition_refusal(path, failed)))
+        .map_err(|failed| io::Error::other(precondition_error(path, failed)))
 }
 
-fn precondition_refusal(path: &Path, failed: FailedPrecondition) -> Refusal {
+fn precondition_error(path: &Path, failed: FailedPrecondition) -> ApiError {
     let path = path.display();
     let (name, message) = match failed {
         FailedPrecondition::Changed => (
@@ -274,5 +263,5 @@ fn precondition_refusal(path: &Path, failed: FailedPrecondition) -> Refusal {
         ),
         FailedPrecondition::Exists => ("Exists", format!("{path} exists already, and was not changed")),
     };
-    Refusal::new(StatusCode::PRECONDITION_FAILED, name, message)
+    ApiError::new(StatusCode::PRECONDITION_FAILED, name, message)
 }

@@ -16,8 +16,7 @@ use nix::{
     sys::stat::Mode,
 };
 
-use super::refuse;
-use crate::http::Refusal;
+use crate::http::ApiError;
 
 /// The kernel returns EAGAIN while another process renames folders on the path.
 const MAX_ATTEMPTS: usize = 32;
@@ -46,7 +45,7 @@ pub(super) fn open(folder: &Path, path: &Path, flags: OFlag) -> io::Result<Owned
     }
     opened.map_err(|error| match error {
         Errno::EXDEV => outside(path),
-        Errno::ENOSYS => refuse(Refusal::new(
+        Errno::ENOSYS => io::Error::other(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,
             "NoOpenat2",
             "this sandbox's kernel or runtime has no openat2(2), which read-only file access needs",
@@ -56,7 +55,7 @@ pub(super) fn open(folder: &Path, path: &Path, flags: OFlag) -> io::Result<Owned
 }
 
 fn outside(path: &Path) -> io::Error {
-    refuse(Refusal::new(
+    io::Error::other(ApiError::new(
         StatusCode::FORBIDDEN,
         "LeadsOut",
         format!("{} leads out of the project's folder", path.display()),

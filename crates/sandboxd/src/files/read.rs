@@ -11,10 +11,10 @@ use tokio_util::io::ReaderStream;
 use super::{
     PIECE, Subject, TAR,
     conditions::{Conditions, FailedPrecondition, Version},
-    precondition_refusal, tar_out, version,
+    precondition_error, tar_out, version,
 };
 use crate::{
-    http::{Body, Refusal, RouteResult, empty, status, streamed, typed},
+    http::{ApiError, Body, RouteResult, empty, status, streamed, typed},
     sandbox::Sandbox,
 };
 
@@ -35,10 +35,10 @@ pub(super) async fn get(
             Ok((file, found))
         })
         .await
-        .map_err(|error| subject.refusal(&error))?;
+        .map_err(|error| subject.api_error(&error))?;
     if found.is_dir() {
         if !tar {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 StatusCode::CONFLICT,
                 "IsFolder",
                 format!(
@@ -57,16 +57,16 @@ pub(super) async fn get(
         ));
     }
     if !found.is_file() {
-        return Err(Refusal::new(
+        return Err(ApiError::new(
             StatusCode::CONFLICT,
             "NotFile",
             format!("{} is neither a file nor a folder", subject.shown),
         ));
     }
-    let now = version(&found).map_err(|error| subject.refusal(&error))?;
+    let now = version(&found).map_err(|error| subject.api_error(&error))?;
     let met = Conditions::new(headers).check(Some(&now), true);
     if met == Err(FailedPrecondition::Changed) {
-        return Err(precondition_refusal(
+        return Err(precondition_error(
             Path::new(&subject.shown),
             FailedPrecondition::Changed,
         ));
@@ -77,7 +77,7 @@ pub(super) async fn get(
     } else {
         content(file, found.len(), part(headers, &now, found.len(), head), head)
             .await
-            .map_err(|error| subject.refusal(&error))?
+            .map_err(|error| subject.api_error(&error))?
     };
     let headers = response.headers_mut();
     headers.typed_insert(tag);
@@ -139,7 +139,7 @@ async fn content(file: fs::File, length: u64, part: Part, head: bool) -> io::Res
         Part::All => 0..length,
         Part::Bytes(ref range) => range.clone(),
         Part::Unsatisfiable => {
-            let mut response = Refusal::new(
+            let mut response = ApiError::new(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "OutOfRange",
                 format!("the file has {length} bytes, and none of them is in this range"),

@@ -31,8 +31,8 @@ use nix::{
 use tar::{Archive, Entry, EntryType};
 use tokio::sync::mpsc;
 
-use super::{PIECE, Subject, is_hole, refuse};
-use crate::http::{Refusal, RouteResult, status};
+use super::{PIECE, Subject, is_hole};
+use crate::http::{ApiError, RouteResult, status};
 
 /// Pieces in the channel between the connection and the thread that writes files.
 const CHANNEL_PIECES: usize = 4;
@@ -76,19 +76,15 @@ pub(super) async fn put(subject: &Subject, mut body: Incoming) -> RouteResult {
     let (unpacked, ()) = tokio::join!(unpacking, feeding);
     unpacked.map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {
-            Refusal::bad_request("the archive ends in the middle; a part of it was unpacked")
+            ApiError::bad_request("the archive ends in the middle; a part of it was unpacked")
         }
         io::ErrorKind::InvalidData => {
-            Refusal::bad_request(format!("this is not a tar archive, or a broken one: {error}"))
+            ApiError::bad_request(format!("this is not a tar archive, or a broken one: {error}"))
         }
-        io::ErrorKind::Other
-            if error
-                .get_ref()
-                .is_some_and(|inner| !inner.is::<super::RefusalError>()) =>
-        {
-            Refusal::bad_request(format!("the archive cannot be read: {error}"))
+        io::ErrorKind::Other if error.get_ref().is_some_and(|inner| !inner.is::<ApiError>()) => {
+            ApiError::bad_request(format!("the archive cannot be read: {error}"))
         }
-        _ => subject.refusal(&error),
+        _ => subject.api_error(&error),
     })?;
     Ok(status(StatusCode::NO_CONTENT))
 }
@@ -157,7 +153,7 @@ pub fn unpack(root: &Path, archive: impl Read) -> io::Result<()> {
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 if is_posix_sparse(&mut entry)? {
-                    return Err(refuse(Refusal::bad_request(format!(
+                    return Err(io::Error::other(ApiError::bad_request(format!(
                         "the archive's entry `{shown}` is a sparse file in the POSIX form, which is not supported: make \
                          the archive with `--format=gnu`, or without `--sparse`"
                     ))));
@@ -219,13 +215,13 @@ fn parts(name: &OsStr) -> Option<Vec<OsString>> {
 }
 
 fn escapes(name: &str) -> io::Error {
-    refuse(Refusal::bad_request(format!(
+    io::Error::other(ApiError::bad_request(format!(
         "the archive's entry `{name}` leads out of the folder; unpacking stopped there"
     )))
 }
 
 fn unusable(name: &str) -> io::Error {
-    refuse(Refusal::bad_request(format!(
+    io::Error::other(ApiError::bad_request(format!(
         "the archive's entry `{name}` is neither a file, a folder nor a link; unpacking stopped there"
     )))
 }
@@ -244,7 +240,7 @@ fn enter(root: &OwnedFd, folders: &[OsString], shown: &str) -> io::Result<OwnedF
             other => other,
         };
         here = next.map_err(|error| match error {
-            Errno::ENOTDIR | Errno::ELOOP => refuse(Refusal::bad_request(format!(
+            Errno::ENOTDIR | Errno::ELOOP => io::Error::other(ApiError::bad_request(format!(
                 "the archive's entry `{shown}` goes through a file or a symbolic link; unpacking stopped there"
             ))),
             error => error.into(),

@@ -15,8 +15,8 @@ use fsa_model::sandboxd::{FileEntry, FileKind};
 use http::StatusCode;
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, readlinkat, renameat2};
 
-use super::{Subject, open_beneath::path_of, refuse};
-use crate::http::Refusal;
+use super::{Subject, open_beneath::path_of};
+use crate::http::ApiError;
 
 /// Maximum entries of a listing; a larger one is of no use to a person.
 const MAX_ENTRIES: usize = 50_000;
@@ -40,7 +40,7 @@ pub(super) fn list(subject: &Subject) -> io::Result<Vec<FileEntry>> {
     for found in fs::read_dir(&path)? {
         let found = found?;
         if entries.len() == MAX_ENTRIES {
-            return Err(refuse(Refusal::new(
+            return Err(io::Error::other(ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "TooMany",
                 format!("{} has more than {MAX_ENTRIES} entries", subject.shown),
@@ -95,7 +95,7 @@ pub(super) fn delete(path: &Path, recursive: bool) -> io::Result<()> {
         return fs::remove_dir_all(path);
     }
     fs::remove_dir(path).map_err(|error| match error.kind() {
-        io::ErrorKind::DirectoryNotEmpty => refuse(Refusal::new(
+        io::ErrorKind::DirectoryNotEmpty => io::Error::other(ApiError::new(
             StatusCode::CONFLICT,
             "NotEmpty",
             format!(

@@ -17,12 +17,12 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt};
 use super::{
     PIECE, Subject, check,
     conditions::{Conditions, FailedPrecondition},
-    is_hole, precondition_refusal, refuse,
+    is_hole, precondition_error,
     tree::rename_new,
     version,
 };
 use crate::{
-    http::{Refusal, RouteResult, status},
+    http::{ApiError, RouteResult, status},
     user::{User, with_fs_ids_of},
 };
 
@@ -34,11 +34,11 @@ const DEFAULT_MODE: u32 = 0o644;
 pub(super) static CHANGE_LOCK: Mutex<()> = Mutex::new(());
 
 /// Parses the parameter `mode`.
-pub(super) fn mode(text: &str) -> Result<u32, Refusal> {
+pub(super) fn mode(text: &str) -> Result<u32, ApiError> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| *mode <= 0o7777)
-        .ok_or_else(|| Refusal::field("mode", "permissions are octal digits, such as 0755"))
+        .ok_or_else(|| ApiError::field("mode", "permissions are octal digits, such as 0755"))
 }
 
 /// Upload in progress. Dropped before the rename, the temporary file is removed.
@@ -60,7 +60,7 @@ struct ReplacedFile {
 pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Option<u32>) -> RouteResult {
     let conditions = Conditions::new(request.headers());
     let early = conditions.clone();
-    let failed = |error: io::Error| subject.refusal(&error);
+    let failed = |error: io::Error| subject.api_error(&error);
     let (mut upload, file, before) = subject
         .as_user(move |path, user| begin(path, user, &early))
         .await
@@ -71,7 +71,7 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            Refusal::bad_request(format!(
+            ApiError::bad_request(format!(
                 "{}: the upload broke off, and nothing was changed: {error}",
                 subject.shown
             ))
@@ -131,7 +131,7 @@ fn begin(
     let before = match fs::metadata(&target) {
         Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
         Ok(found) if !found.is_file() => {
-            return Err(refuse(Refusal::conflict(format!(
+            return Err(io::Error::other(ApiError::conflict(format!(
                 "{}: it is not a regular file",
                 path.display()
             ))));
@@ -168,7 +168,9 @@ fn place(temporary: &Path, target: &Path, conditions: &Conditions) -> io::Result
     // A program in the sandbox may create the file after the check.
     if conditions.refuses_any() && fs::symlink_metadata(target).is_err() {
         return rename_new(temporary, target).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => refuse(precondition_refusal(target, FailedPrecondition::Exists)),
+            io::ErrorKind::AlreadyExists => {
+                io::Error::other(precondition_error(target, FailedPrecondition::Exists))
+            }
             _ => error,
         });
     }

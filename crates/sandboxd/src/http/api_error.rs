@@ -9,9 +9,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::{Body, json};
 use crate::{spawn::SpawnError, user::UserError};
 
-/// Refused request.
-#[derive(Clone, Debug)]
-pub struct Refusal {
+/// Error response to a request. The file system's functions carry it in an [`io::Error`].
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
     pub status: StatusCode,
     /// Stable name for programs.
     pub name: &'static str,
@@ -20,7 +21,7 @@ pub struct Refusal {
     challenge: Option<&'static str>,
 }
 
-impl Refusal {
+impl ApiError {
     #[must_use]
     pub fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
         Self {
@@ -51,29 +52,28 @@ impl Refusal {
     #[must_use]
     pub fn field(name: &str, rule: impl Into<String>) -> Self {
         let rule = rule.into();
-        let mut refusal = Self::new(
-            StatusCode::BAD_REQUEST,
-            "InvalidField",
-            format!("`{name}`: {rule}"),
-        );
-        refusal.field = Some(Box::new(Field {
-            name: name.into(),
-            rule,
-            suggestion: None,
-        }));
-        refusal
+        let message = format!("`{name}`: {rule}");
+        Self {
+            field: Some(Box::new(Field {
+                name: name.into(),
+                rule,
+                suggestion: None,
+            })),
+            ..Self::new(StatusCode::BAD_REQUEST, "InvalidField", message)
+        }
     }
 
     /// The token is missing or wrong.
     #[must_use]
     pub fn unauthorized(challenge: &'static str) -> Self {
-        let mut refusal = Self::new(
-            StatusCode::UNAUTHORIZED,
-            "Unauthorized",
-            "the token is missing or wrong",
-        );
-        refusal.challenge = Some(challenge);
-        refusal
+        Self {
+            challenge: Some(challenge),
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                "Unauthorized",
+                "the token is missing or wrong",
+            )
+        }
     }
 
     /// The file system's error for `subject`.
@@ -161,15 +161,17 @@ impl Refusal {
     }
 }
 
-impl From<UserError> for Refusal {
+impl From<UserError> for ApiError {
     fn from(error: UserError) -> Self {
-        let mut refusal = Self::field("user", error.to_string());
-        refusal.message = error.to_string();
-        refusal
+        let message = error.to_string();
+        Self {
+            message: message.clone(),
+            ..Self::field("user", message)
+        }
     }
 }
 
-impl From<SpawnError> for Refusal {
+impl From<SpawnError> for ApiError {
     fn from(error: SpawnError) -> Self {
         let message = error.to_string();
         let (status, name, field) = match error {
@@ -181,14 +183,15 @@ impl From<SpawnError> for Refusal {
             SpawnError::User(..) => (StatusCode::BAD_REQUEST, "InvalidField", Some("user")),
             SpawnError::Other(..) => (StatusCode::INTERNAL_SERVER_ERROR, "StartFailed", None),
         };
-        let mut refusal = Self::new(status, name, message.clone());
-        refusal.field = field.map(|name| {
-            Box::new(Field {
-                name: name.into(),
-                rule: message,
-                suggestion: None,
-            })
-        });
-        refusal
+        Self {
+            field: field.map(|name| {
+                Box::new(Field {
+                    name: name.into(),
+                    rule: message.clone(),
+                    suggestion: None,
+                })
+            }),
+            ..Self::new(status, name, message)
+        }
     }
 }

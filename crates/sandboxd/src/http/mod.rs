@@ -1,7 +1,7 @@
 //! HTTP/1.1 server: accept loop, connections, request and response bodies. The routes are in [`crate::routes`].
 
+pub mod api_error;
 pub mod query;
-pub mod refusal;
 pub mod stream;
 pub mod websocket;
 
@@ -17,12 +17,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
 use self::stream::{Listener, Stream};
-pub use self::{query::Query, refusal::Refusal};
+pub use self::{api_error::ApiError, query::Query};
 
 /// Response body.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// Result of a route.
-pub type RouteResult = Result<Response<Body>, Refusal>;
+pub type RouteResult = Result<Response<Body>, ApiError>;
 
 /// Maximum number of connections; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -55,7 +55,7 @@ where
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request| {
                 let response = route(request);
-                async move { Ok::<_, Infallible>(response.await.unwrap_or_else(Refusal::into_response)) }
+                async move { Ok::<_, Infallible>(response.await.unwrap_or_else(ApiError::into_response)) }
             });
             // An error means that the client disconnected.
             let _ = hyper::server::conn::http1::Builder::new()
@@ -136,23 +136,23 @@ pub fn typed(kind: &'static str, body: Body) -> Response<Body> {
 ///
 /// # Errors
 /// The body is too large, incomplete, or not valid for `T`.
-pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
+pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
     let bytes = Limited::new(body, MAX_JSON_BYTES)
         .collect()
         .await
         .map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
-                Refusal::new(
+                ApiError::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "TooLarge",
                     format!("the request has more than {MAX_JSON_BYTES} bytes"),
                 )
             } else {
-                Refusal::bad_request(format!("the request's body could not be read: {error}"))
+                ApiError::bad_request(format!("the request's body could not be read: {error}"))
             }
         })?
         .to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| {
-        Refusal::bad_request(format!("the request's body is not valid for this route: {error}"))
+        ApiError::bad_request(format!("the request's body is not valid for this route: {error}"))
     })
 }

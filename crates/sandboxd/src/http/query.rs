@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Uri;
 
-use super::Refusal;
+use super::ApiError;
 
 /// Query parameters of a request.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,11 +27,11 @@ impl Query {
     ///
     /// # Errors
     /// The value is neither `true` nor `false`.
-    pub fn is_true(&self, name: &str) -> Result<bool, Refusal> {
+    pub fn is_true(&self, name: &str) -> Result<bool, ApiError> {
         match self.get(name) {
             None | Some("false" | "0") => Ok(false),
             Some("true" | "1" | "") => Ok(true),
-            Some(_) => Err(Refusal::field(name, "it is `true` or `false`")),
+            Some(_) => Err(ApiError::field(name, "it is `true` or `false`")),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Body, Refusal, status, stream::Stream, upgraded};
+use super::{ApiError, Body, status, stream::Stream, upgraded};
 
 /// Open WebSocket.
 pub type Socket = WebSocketStream<Stream>;
@@ -32,25 +32,25 @@ pub const PEER_TIMEOUT: Duration = Duration::from_secs(65);
 pub fn accept(
     mut request: Request<Incoming>,
     protocol: Option<&'static str>,
-) -> Result<(Response<Body>, impl Future<Output = io::Result<Socket>> + Send), Refusal> {
+) -> Result<(Response<Body>, impl Future<Output = io::Result<Socket>> + Send), ApiError> {
     let headers = request.headers();
     if !is_upgrade(headers) {
-        let mut refusal =
-            Refusal::bad_request("this route is a WebSocket; connect with a client that speaks it");
-        refusal.status = StatusCode::UPGRADE_REQUIRED;
-        return Err(refusal);
+        let mut error =
+            ApiError::bad_request("this route is a WebSocket; connect with a client that speaks it");
+        error.status = StatusCode::UPGRADE_REQUIRED;
+        return Err(error);
     }
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
     {
-        return Err(Refusal::bad_request(
+        return Err(ApiError::bad_request(
             "only version 13 of the WebSocket protocol is supported",
         ));
     }
     let key = headers
         .get(header::SEC_WEBSOCKET_KEY)
-        .ok_or_else(|| Refusal::bad_request("the WebSocket handshake has no Sec-WebSocket-Key"))?;
+        .ok_or_else(|| ApiError::bad_request("the WebSocket handshake has no Sec-WebSocket-Key"))?;
     let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
     let accept = derive_accept_key(key.as_bytes());
     let response_headers = response.headers_mut();
@@ -64,7 +64,7 @@ pub fn accept(
         if offered.iter().any(|offer| has_word(offer, protocol)) {
             response_headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
         } else if offered.iter().next().is_some() {
-            return Err(Refusal::bad_request(format!(
+            return Err(ApiError::bad_request(format!(
                 "the only supported subprotocol is `{protocol}`"
             )));
         }

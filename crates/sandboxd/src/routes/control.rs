@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Services, bearer, terminal};
 use crate::{
     callback, exec, files,
-    http::{Body, Query, Refusal, RouteResult, json, read_json, status, streamed, typed, websocket},
+    http::{ApiError, Body, Query, RouteResult, json, read_json, status, streamed, typed, websocket},
     sandbox::Sandbox,
     tunnel, usage,
 };
@@ -29,7 +29,7 @@ pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Rout
     let sandbox = &services.sandbox;
     let given = bearer(&request).unwrap_or_default();
     if !sandbox.control_token.is(given) {
-        return Err(Refusal::unauthorized("Bearer"));
+        return Err(ApiError::unauthorized("Bearer"));
     }
     if request.method() == Method::CONNECT {
         return tunnel::connect(request).await;
@@ -72,7 +72,7 @@ pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Rout
             let session = services
                 .terminals
                 .get(&name)
-                .ok_or_else(|| Refusal::not_found(format!("there is no terminal `{name}`")))?;
+                .ok_or_else(|| ApiError::not_found(format!("there is no terminal `{name}`")))?;
             session.hang_up(sandbox).await;
             Ok(status(StatusCode::NO_CONTENT))
         }
@@ -85,7 +85,7 @@ pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Rout
             services.start.retry_clone()?;
             Ok(status(StatusCode::ACCEPTED))
         }
-        (method, path) => Err(Refusal::not_found(format!("there is no route {method} {path}"))),
+        (method, path) => Err(ApiError::not_found(format!("there is no route {method} {path}"))),
     }
 }
 
@@ -114,7 +114,7 @@ fn logs(sandbox: Arc<Sandbox>, query: &Query) -> RouteResult {
     let after = match query.get("after").filter(|after| !after.is_empty()) {
         Some(after) => after
             .parse::<u64>()
-            .map_err(|_| Refusal::field("after", "it is the sequence number of a line"))?,
+            .map_err(|_| ApiError::field("after", "it is the sequence number of a line"))?,
         None => 0,
     };
     let follow = query.is_true("follow")?;

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::{Services, bearer, terminal};
 use crate::{
-    http::{Refusal, RouteResult, full, json, typed, websocket},
+    http::{ApiError, RouteResult, full, json, typed, websocket},
     sandbox::Sandbox,
 };
 
@@ -31,26 +31,26 @@ pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Rout
             Some(token) if has_token(sandbox, &request) => {
                 Ok(json(&serde_json::json!({"token": token.expose()})))
             }
-            Some(_) => Err(Refusal::unauthorized("Basic realm=\"terminal\"")),
+            Some(_) => Err(ApiError::unauthorized("Basic realm=\"terminal\"")),
         },
         (&Method::GET, "/ws") => {
             let authenticated = has_token(sandbox, &request);
             // Without a token, this check alone keeps a page of another site from sending input.
             if sandbox.terminal_token.is_none() && !same_origin(&request) {
-                return Err(Refusal::new(
+                return Err(ApiError::new(
                     StatusCode::FORBIDDEN,
                     "ForeignOrigin",
                     "a page of another site cannot open this terminal",
                 ));
             }
             if !websocket::is_upgrade(request.headers()) {
-                return Err(Refusal::bad_request(
+                return Err(ApiError::bad_request(
                     "this route is a WebSocket with the subprotocol `tty`",
                 ));
             }
             terminal(&services, request, !authenticated)
         }
-        _ => Err(Refusal::not_found(
+        _ => Err(ApiError::not_found(
             "this port serves the terminal and nothing else",
         )),
     }

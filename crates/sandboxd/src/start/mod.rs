@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::procfile::Entry;
-use crate::{http::Refusal, sandbox::Sandbox, user};
+use crate::{http::ApiError, sandbox::Sandbox, user};
 
 /// State of the start: the commands to run, and those that run.
 #[derive(Debug)]
@@ -61,18 +61,18 @@ impl Start {
     ///
     /// # Errors
     /// There is nothing to start.
-    pub async fn restart(&self) -> Result<(), Refusal> {
+    pub async fn restart(&self) -> Result<(), ApiError> {
         *self.read_procfile.lock() = None;
         let before = self.plan.borrow().round;
         self.check_procfile().await;
         let plan = self.plan.borrow().clone();
         if plan.entries.is_empty() {
-            return Err(Refusal::conflict(
+            return Err(ApiError::conflict(
                 "there is no start command and no Procfile; set one, or write a Procfile with a line `web: …`",
             ));
         }
         if !plan.ready {
-            return Err(Refusal::conflict("the start command waits for the repository"));
+            return Err(ApiError::conflict("the start command waits for the repository"));
         }
         if plan.round == before {
             self.plan.send_modify(|plan| plan.round += 1);
@@ -139,9 +139,9 @@ impl Start {
     ///
     /// # Errors
     /// There is no repository, it was cloned already, or is being cloned.
-    pub fn retry_clone(self: &Arc<Self>) -> Result<(), Refusal> {
+    pub fn retry_clone(self: &Arc<Self>) -> Result<(), ApiError> {
         let Some(repository) = self.repository.clone() else {
-            return Err(Refusal::conflict("this project has no repository"));
+            return Err(ApiError::conflict("this project has no repository"));
         };
         let mut refused = None;
         self.sandbox.update_status(|status| match status.repository {
@@ -150,7 +150,7 @@ impl Start {
             _ => status.repository = RepositoryState::Cloning,
         });
         if let Some(sentence) = refused {
-            return Err(Refusal::conflict(sentence));
+            return Err(ApiError::conflict(sentence));
         }
         tokio::spawn(clone(Arc::clone(self), repository));
         Ok(())

@@ -14,7 +14,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 
 use self::session::Session;
-use crate::{http::Refusal, sandbox::Sandbox};
+use crate::{http::ApiError, sandbox::Sandbox};
 
 /// Name of the default session.
 pub const MAIN: &str = "main";
@@ -42,13 +42,13 @@ impl TerminalRequest {
     ///
     /// # Errors
     /// The name breaks its rule.
-    pub fn new(name: Option<String>, user: Option<String>) -> Result<Self, Refusal> {
+    pub fn new(name: Option<String>, user: Option<String>) -> Result<Self, ApiError> {
         let name = name
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| MAIN.into());
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.len() > 64 || !name.bytes().all(allowed) {
-            return Err(Refusal::field(
+            return Err(ApiError::field(
                 "session",
                 "a name has 1 to 64 letters, digits, `-`, `_` and `.`",
             ));
@@ -78,11 +78,11 @@ impl Terminals {
         self: &Arc<Self>,
         request: &TerminalRequest,
         size: WindowSize,
-    ) -> Result<Arc<Session>, Refusal> {
+    ) -> Result<Arc<Session>, ApiError> {
         let sandbox = &self.sandbox;
         if request.read_only {
             return self.get(&request.name).ok_or_else(|| {
-                Refusal::not_found(format!("there is no terminal `{}` to watch", request.name))
+                ApiError::not_found(format!("there is no terminal `{}` to watch", request.name))
             });
         }
         let user = sandbox.accounts.find(request.user.as_deref())?;
@@ -91,21 +91,21 @@ impl Terminals {
             return if session.uid == user.uid {
                 Ok(Arc::clone(session))
             } else {
-                Err(Refusal::conflict(format!(
+                Err(ApiError::conflict(format!(
                     "the terminal `{}` belongs to another user; choose another name",
                     request.name
                 )))
             };
         }
         if *sandbox.stopping.borrow() {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Stopping",
                 "the sandbox is stopping",
             ));
         }
         if sessions.len() >= MAX_SESSIONS {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "TooManyTerminals",
                 format!("there are {MAX_SESSIONS} terminals; close one first"),

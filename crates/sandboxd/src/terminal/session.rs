@@ -2,7 +2,7 @@
 //!
 //! **Flow control.** Output goes from the terminal into the scrollback and nowhere else; a viewer is
 //! a position in it ([`super::viewer`]) and holds no queue. The terminal is read while some viewer
-//! is less than [`WINDOW`] behind, or there is no viewer; so the fastest viewer sets the pace, and
+//! is less than [`WINDOW`] behind, or there is no viewer; so the fastest viewer sets the rate, and
 //! with one viewer no output is ever skipped. A viewer that stays behind for [`BEHIND_TIMEOUT`] (it
 //! paused, its machine sleeps) is no longer waited for: the program continues, and the viewer gets a
 //! replay when it returns and its position is no longer in the scrollback.
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     environment,
-    http::Refusal,
+    http::ApiError,
     pty,
     reaper::Child,
     sandbox::Sandbox,
@@ -108,10 +108,10 @@ impl Session {
         name: &str,
         user: &User,
         size: WindowSize,
-    ) -> Result<Arc<Self>, Refusal> {
+    ) -> Result<Arc<Self>, ApiError> {
         let sandbox = &terminals.sandbox;
         let no_terminal = |error: io::Error| {
-            Refusal::new(
+            ApiError::new(
                 http::StatusCode::SERVICE_UNAVAILABLE,
                 "NoTerminal",
                 format!("no terminal could be made: {error}"),

@@ -128,7 +128,7 @@ fn admit(
     }
     let session: Arc<Session> = terminals
         .open(request, size.unwrap_or(DEFAULT_SIZE))
-        .map_err(|refusal| (CloseCode::Error, refusal.message))?;
+        .map_err(|error| (CloseCode::Error, error.message))?;
     // A read-only viewer neither sets the size nor sends input.
     let may_type = !request.read_only;
     session
