@@ -20,13 +20,13 @@ pub enum Error {
     Unreachable(Box<DriverError>),
     /// sandboxd responded with an error status.
     #[error("the sandbox refused a request ({0})")]
-    Refused(Box<Refusal>),
+    Refused(Box<ErrorResponse>),
 }
 
 /// An error response of sandboxd. Its texts come from inside a sandbox and are not trusted: they are bounded, and control
 /// characters are removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ErrorResponse {
     pub status: StatusCode,
     /// The name in the [`ErrorBody`], if the response has one.
     pub message: Option<String>,
@@ -34,7 +34,7 @@ pub struct Refusal {
     pub field: Option<Field>,
 }
 
-impl Refusal {
+impl ErrorResponse {
     pub(crate) fn parse(status: StatusCode, body: &[u8]) -> Self {
         let body = serde_json::from_slice::<ErrorBody>(body).ok();
         Self {
@@ -49,7 +49,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.message {
             Some(message) => write!(f, "{}: {message}", self.status),
@@ -64,7 +64,7 @@ impl Error {
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Unreachable(_) => None,
-            Self::Refused(refusal) => Some(refusal.status),
+            Self::Refused(response) => Some(response.status),
         }
     }
 }
@@ -97,17 +97,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_bounded_and_without_control_characters() {
+    fn an_error_response_is_bounded_and_without_control_characters() {
         let body = serde_json::json!({
             "error": format!("no\u{1b}[31m{}", "x".repeat(1000)),
             "details": {"name": "Refused", "message": "", "field": {"name": "co\nmmand", "rule": "it\u{7} is short"}},
             "timestamp": "2026-01-01T00:00:00Z",
         });
-        let refusal = Refusal::parse(StatusCode::BAD_REQUEST, body.to_string().as_bytes());
-        let message = refusal.message.unwrap();
+        let response = ErrorResponse::parse(StatusCode::BAD_REQUEST, body.to_string().as_bytes());
+        let message = response.message.unwrap();
         assert_eq!(message.chars().count(), MAX_TEXT_CHARACTERS);
         assert!(message.starts_with("no[31mx"));
-        let field = refusal.field.unwrap();
+        let field = response.field.unwrap();
         assert_eq!(
             (field.name.as_str(), field.rule.as_str()),
             ("command", "it is short")
@@ -115,10 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_in_another_form_is_its_status() {
-        let refusal = Refusal::parse(StatusCode::BAD_GATEWAY, b"<html>");
-        assert_eq!((&refusal.message, &refusal.field), (&None, &None));
-        let error = DriverError::from(Error::Refused(Box::new(refusal)));
+    fn an_error_response_in_another_form_is_its_status() {
+        let response = ErrorResponse::parse(StatusCode::BAD_GATEWAY, b"<html>");
+        assert_eq!((&response.message, &response.field), (&None, &None));
+        let error = DriverError::from(Error::Refused(Box::new(response)));
         assert_eq!(error.failure.kind, FailureKind::Transient);
         assert_eq!(
             error.failure.message,

@@ -25,7 +25,7 @@ use http::{Method, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
 
-pub use error::{Error, Refusal, Result};
+pub use error::{Error, ErrorResponse, Result};
 pub use files::{FileQuery, FileScope};
 pub use status::StatusStream;
 pub use transport::{Body, ResponseBody, TIMEOUT, read_body};

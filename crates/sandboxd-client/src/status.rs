@@ -48,13 +48,13 @@ impl SandboxdClient<'_> {
     /// # Errors
     /// [`Error`]: also if the sandbox ends first, or at the timeout.
     pub async fn await_ready(&self, timeout: Duration) -> Result<(Status, StatusStream)> {
-        let refusal_is_final = self.driver.capabilities().listens_at_start;
+        let is_error_final = self.driver.capabilities().listens_at_start;
         let mut last = None;
         let wait = async {
             let mut pause = RETRY_DELAY;
             loop {
                 match self.first_ready().await {
-                    Err(error) if !refusal_is_final => last = Some(error),
+                    Err(error) if !is_error_final => last = Some(error),
                     outcome => return outcome,
                 }
                 tokio::time::sleep(pause).await;

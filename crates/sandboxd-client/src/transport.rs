@@ -21,7 +21,7 @@ use secrecy::ExposeSecret;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Error, Refusal, Result, SandboxdClient};
+use crate::{Error, ErrorResponse, Result, SandboxdClient};
 
 /// A request's body.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -219,7 +219,7 @@ async fn handshake(connection: BoxConnection) -> Result<(http1::SendRequest<Body
 async fn refused(response: Response<ResponseBody>) -> Error {
     let (parts, body) = response.into_parts();
     match read(body, TIMEOUT, MAX_JSON_BYTES).await {
-        Ok(bytes) => Error::Refused(Box::new(Refusal::parse(parts.status, &bytes))),
+        Ok(bytes) => Error::Refused(Box::new(ErrorResponse::parse(parts.status, &bytes))),
         Err(error) => error,
     }
 }

@@ -113,7 +113,7 @@ async fn respond(process: Arc<Process>, request: Request<Incoming>) -> FakeRespo
         .get(header::AUTHORIZATION)
         .is_none_or(|given| given.as_bytes() != expected.as_bytes())
     {
-        return refusal(StatusCode::UNAUTHORIZED, "the token is wrong");
+        return error_response(StatusCode::UNAUTHORIZED, "the token is wrong");
     }
     if request.method() == Method::CONNECT {
         return tunnel(process, request);
@@ -132,11 +132,11 @@ async fn respond(process: Arc<Process>, request: Request<Incoming>) -> FakeRespo
             if process.clone_repository() {
                 body(StatusCode::ACCEPTED, "")
             } else {
-                refusal(StatusCode::CONFLICT, "this project has no repository")
+                error_response(StatusCode::CONFLICT, "this project has no repository")
             }
         }
         (&Method::GET, paths::TERMINALS) => json(&[(); 0]),
-        _ => refusal(StatusCode::NOT_FOUND, "the fake sandboxd has no such route"),
+        _ => error_response(StatusCode::NOT_FOUND, "the fake sandboxd has no such route"),
     }
 }
 
@@ -153,7 +153,7 @@ fn watch_status(process: &Process) -> FakeResponse {
 async fn files(process: &Process, request: Request<Incoming>) -> FakeResponse {
     let query = request.uri().query().unwrap_or_default();
     let Some(path) = query.split('&').find_map(|pair| pair.strip_prefix("path=")) else {
-        return refusal(StatusCode::BAD_REQUEST, "path is missing");
+        return error_response(StatusCode::BAD_REQUEST, "path is missing");
     };
     let path = path.replace("%2F", "/");
     let path = if path.starts_with('/') {
@@ -168,18 +168,18 @@ async fn files(process: &Process, request: Request<Incoming>) -> FakeResponse {
                 .collect()
                 .await
             else {
-                return refusal(StatusCode::PAYLOAD_TOO_LARGE, "the file is too long");
+                return error_response(StatusCode::PAYLOAD_TOO_LARGE, "the file is too long");
             };
             files.lock().insert(path, content.to_bytes());
             body(StatusCode::NO_CONTENT, "")
         }
         Method::DELETE => match files.lock().remove(&path) {
             Some(_) => body(StatusCode::NO_CONTENT, ""),
-            None => refusal(StatusCode::NOT_FOUND, "there is no such file"),
+            None => error_response(StatusCode::NOT_FOUND, "there is no such file"),
         },
         _ => match files.lock().get(&path) {
             Some(content) => body(StatusCode::OK, content.clone()),
-            None => refusal(StatusCode::NOT_FOUND, "there is no such file"),
+            None => error_response(StatusCode::NOT_FOUND, "there is no such file"),
         },
     }
 }
@@ -187,10 +187,10 @@ async fn files(process: &Process, request: Request<Incoming>) -> FakeResponse {
 /// Runs `echo`, `cat`, `env`, `true` or `false`; for other commands 127, as a shell does.
 async fn exec(process: &Process, request: Request<Incoming>) -> FakeResponse {
     let Ok(content) = Limited::new(request.into_body(), 8 * 1024 * 1024).collect().await else {
-        return refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long");
+        return error_response(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long");
     };
     let Ok(exec) = serde_json::from_slice::<ExecRequest>(&content.to_bytes()) else {
-        return refusal(StatusCode::BAD_REQUEST, "the request is invalid");
+        return error_response(StatusCode::BAD_REQUEST, "the request is invalid");
     };
     let mut words = exec.command.iter().map(String::as_str);
     let (exit_code, stdout, stderr) = match words.next() {
@@ -230,7 +230,7 @@ async fn exec(process: &Process, request: Request<Incoming>) -> FakeResponse {
 fn tunnel(process: Arc<Process>, request: Request<Incoming>) -> FakeResponse {
     let port = request.uri().authority().and_then(http::uri::Authority::port_u16);
     if !port.is_some_and(|port| process.listens(port)) {
-        return refusal(StatusCode::BAD_GATEWAY, "nothing listens on this port");
+        return error_response(StatusCode::BAD_GATEWAY, "nothing listens on this port");
     }
     let mut ended = process.ended.subscribe();
     tokio::spawn(async move {
@@ -259,7 +259,7 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> FakeResponse {
     respond
 }
 
-fn refusal(status: StatusCode, message: &str) -> FakeResponse {
+fn error_response(status: StatusCode, message: &str) -> FakeResponse {
     let mut respond = json(&serde_json::json!({ "error": message }));
     *respond.status_mut() = status;
     respond

@@ -5,8 +5,8 @@
 //! that a caller names are forwarded, its errors are converted to the API's form, and it cannot act under the
 //! main host's origin.
 
+mod error_response;
 mod pass_through;
-mod refusal;
 mod streams;
 mod websocket;
 
