@@ -54,7 +54,7 @@ impl From<sqlx::Error> for Interruption {
 
 /// How an attempt ended.
 #[derive(Clone, Debug)]
-pub enum Verdict {
+pub enum Outcome {
     /// The desired state is reached.
     Reached,
     /// All possible steps are done, and something is waited for. An earlier failure remains.
@@ -113,10 +113,10 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// [`Interruption`]: this attempt has no result.
-    pub async fn run(&mut self) -> Result<Verdict, Interruption> {
+    pub async fn run(&mut self) -> Result<Outcome, Interruption> {
         let name = &self.claim.project.region;
         let Some(region) = self.shared.core.regions.get(name) else {
-            return Ok(Verdict::Failed(Failure::new(
+            return Ok(Outcome::Failed(Failure::new(
                 FailureKind::Machine,
                 format!("The region {name:?} is not configured on this server; add it to its settings."),
             )));
@@ -126,12 +126,12 @@ impl<'a> Attempt<'a> {
             self.shared.take_requeue(self.claim.sandbox.id);
             let observation = match Observation::observe(self.shared, region, self.claim, unstuck).await {
                 Ok(observation) => observation,
-                Err(failure) => return Ok(Verdict::Failed(failure)),
+                Err(failure) => return Ok(Outcome::Failed(failure)),
             };
             let restart_delay = observation.restart_delay(self.claim);
             self.update_from(&observation);
             if let Some((failure, delay)) = restart_delay {
-                return Ok(Verdict::BackingOff(failure, delay));
+                return Ok(Outcome::BackingOff(failure, delay));
             }
             self.report_losses(&observation).await?;
             let steps = plan::plan(&observation.desired, &observation.observed);
@@ -142,16 +142,16 @@ impl<'a> Attempt<'a> {
             }
             if let Some(failure) = self.failure.take() {
                 self.observe_after_failure(region).await;
-                return Ok(Verdict::Failed(failure));
+                return Ok(Outcome::Failed(failure));
             }
             if let Some(failure) = observation.database_failure {
-                return Ok(Verdict::Failed(failure));
+                return Ok(Outcome::Failed(failure));
             }
             if !partial {
                 return Ok(self.evaluate(region, &observation).await);
             }
         }
-        Ok(Verdict::Failed(Failure::new(
+        Ok(Outcome::Failed(Failure::new(
             FailureKind::Internal,
             "Every step succeeded, but the sandbox is not in its desired state yet. Retrying.",
         )))

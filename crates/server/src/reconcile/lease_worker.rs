@@ -18,7 +18,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     Shared,
-    attempt::{Attempt, Interruption, Verdict},
+    attempt::{Attempt, Interruption, Outcome},
     backoff,
     observe::was_reached,
 };
@@ -116,27 +116,27 @@ async fn attempt(
 ) -> Result<(), Interruption> {
     let began = Instant::now();
     let mut attempt = Attempt::new(shared, claim);
-    let verdict = attempt.run().await?;
-    shared.metrics.attempted(&verdict, began.elapsed());
-    write_result(shared, attempt, verdict, writing_result).await
+    let outcome = attempt.run().await?;
+    shared.metrics.attempted(&outcome, began.elapsed());
+    write_result(shared, attempt, outcome, writing_result).await
 }
 
 /// Writes the result of an attempt.
 async fn write_result(
     shared: &Arc<Shared>,
     mut attempt: Attempt<'_>,
-    verdict: Verdict,
+    outcome: Outcome,
     writing_result: &AtomicBool,
 ) -> Result<(), Interruption> {
     let claim = attempt.claim;
-    let (next, attempts) = next_attempt(&attempt, &verdict);
-    let reached = matches!(verdict, Verdict::Reached);
-    let failure = match &verdict {
-        Verdict::Reached => None,
-        Verdict::Waiting => claim.sandbox.failure.clone(),
-        Verdict::Failed(failure) | Verdict::BackingOff(failure, _) => Some(failure.clone()),
+    let (next, attempts) = next_attempt(&attempt, &outcome);
+    let reached = matches!(outcome, Outcome::Reached);
+    let failure = match &outcome {
+        Outcome::Reached => None,
+        Outcome::Waiting => claim.sandbox.failure.clone(),
+        Outcome::Failed(failure) | Outcome::BackingOff(failure, _) => Some(failure.clone()),
     };
-    if let Verdict::Failed(failure) | Verdict::BackingOff(failure, _) = &verdict {
+    if let Outcome::Failed(failure) | Outcome::BackingOff(failure, _) = &outcome {
         attempt.add_event(attempt_failed(failure, attempts, next));
     }
     let phase = attempt.phase(reached, failure.is_some());
@@ -215,17 +215,17 @@ fn ended(status: &Status) -> Status {
 }
 
 /// When to check the sandbox again if nothing happens, and the number of failures in a row.
-fn next_attempt(attempt: &Attempt<'_>, verdict: &Verdict) -> (Option<Duration>, i32) {
+fn next_attempt(attempt: &Attempt<'_>, outcome: &Outcome) -> (Option<Duration>, i32) {
     let row = &attempt.claim.sandbox;
     let one_more = row.attempts.saturating_add(1);
-    match verdict {
-        Verdict::Failed(_) => (Some(backoff::delay(one_more)), one_more),
-        Verdict::BackingOff(_, delay) => (Some(*delay), row.attempts),
-        Verdict::Waiting => (Some(CLONE_CHECK_INTERVAL), row.attempts),
-        Verdict::Reached if row.desired_state == DesiredState::Terminated => (None, 0),
+    match outcome {
+        Outcome::Failed(_) => (Some(backoff::delay(one_more)), one_more),
+        Outcome::BackingOff(_, delay) => (Some(*delay), row.attempts),
+        Outcome::Waiting => (Some(CLONE_CHECK_INTERVAL), row.attempts),
+        Outcome::Reached if row.desired_state == DesiredState::Terminated => (None, 0),
         // The container ended without a request; if it does so again soon, this attempt counts as a failure.
-        Verdict::Reached if attempt.restarted => (Some(backoff::HEALTHY_AFTER), one_more),
-        Verdict::Reached if was_reached(attempt.claim) && row.failure.is_none() && row.attempts > 0 => {
+        Outcome::Reached if attempt.restarted => (Some(backoff::HEALTHY_AFTER), one_more),
+        Outcome::Reached if was_reached(attempt.claim) && row.failure.is_none() && row.attempts > 0 => {
             let since = attempt.stages.since(fsa_model::Stage::ContainerReady);
             let lived = (Utc::now() - since).to_std().unwrap_or_default();
             match backoff::HEALTHY_AFTER.checked_sub(lived) {
@@ -233,6 +233,6 @@ fn next_attempt(attempt: &Attempt<'_>, verdict: &Verdict) -> (Option<Duration>, 
                 _ => (Some(backoff::verify_interval()), 0),
             }
         }
-        Verdict::Reached => (Some(backoff::verify_interval()), 0),
+        Outcome::Reached => (Some(backoff::verify_interval()), 0),
     }
 }

@@ -8,11 +8,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{attempt::Verdict, step::StepKind};
+use super::{attempt::Outcome, step::StepKind};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VerdictLabels {
-    verdict: &'static str,
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -23,7 +23,7 @@ struct StepLabels {
 /// The metrics of the workers of one process.
 #[derive(Clone)]
 pub struct Metrics {
-    attempts: Family<VerdictLabels, Counter>,
+    attempts: Family<OutcomeLabels, Counter>,
     duration: Histogram,
     failed_steps: Family<StepLabels, Counter>,
     lost_leases: Counter,
@@ -53,7 +53,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("reconcile");
         registry.register(
             "attempts",
-            "Attempts to reach the desired state, by verdict",
+            "Attempts to reach the desired state, by outcome",
             self.attempts.clone(),
         );
         registry.register(
@@ -81,14 +81,14 @@ impl Metrics {
         );
     }
 
-    pub(super) fn attempted(&self, verdict: &Verdict, took: Duration) {
-        let verdict = match verdict {
-            Verdict::Reached => "reached",
-            Verdict::Waiting => "waiting",
-            Verdict::Failed(_) => "failed",
-            Verdict::BackingOff(..) => "backing_off",
+    pub(super) fn attempted(&self, outcome: &Outcome, took: Duration) {
+        let outcome = match outcome {
+            Outcome::Reached => "reached",
+            Outcome::Waiting => "waiting",
+            Outcome::Failed(_) => "failed",
+            Outcome::BackingOff(..) => "backing_off",
         };
-        self.attempts.get_or_create(&VerdictLabels { verdict }).inc();
+        self.attempts.get_or_create(&OutcomeLabels { outcome }).inc();
         self.duration.observe(took.as_secs_f64());
     }
 

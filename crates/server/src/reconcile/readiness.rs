@@ -4,24 +4,24 @@ use fsa_driver::Region;
 use fsa_model::{ContainerState, DesiredState, Failure, FailureKind, Stage, StageState};
 
 use super::{
-    attempt::{Attempt, Verdict},
+    attempt::{Attempt, Outcome},
     observe::Observation,
     plan::Digested,
-    repository::{self, CloneVerdict},
+    repository::{self, CloneOutcome},
 };
 
 impl Attempt<'_> {
     /// Evaluates the result, and sets the stages that no step sets.
-    pub(super) async fn evaluate(&mut self, region: &Region, observation: &Observation) -> Verdict {
+    pub(super) async fn evaluate(&mut self, region: &Region, observation: &Observation) -> Outcome {
         match observation.desired.state {
             DesiredState::Stopped => {
                 self.stages.pending(&Stage::ALL[1..]);
-                Verdict::Reached
+                Outcome::Reached
             }
             DesiredState::Terminated => {
                 self.digest = None;
                 self.stages.pending(&Stage::ALL);
-                Verdict::Reached
+                Outcome::Reached
             }
             DesiredState::Running => {
                 self.container = ContainerState::Running;
@@ -30,36 +30,36 @@ impl Attempt<'_> {
         }
     }
 
-    async fn evaluate_repository(&mut self, region: &Region, observation: &Observation) -> Verdict {
+    async fn evaluate_repository(&mut self, region: &Region, observation: &Observation) -> Outcome {
         let id = self.claim.sandbox.id;
         let status = self.status.clone().or_else(|| self.shared.followers.status(id));
         let state = status.map(|status| status.repository).unwrap_or_default();
         let expected = self.claim.project.repository.is_some();
         match repository::evaluate(&state, expected, self.stages.state(Stage::Ready)) {
-            CloneVerdict::Done => {
+            CloneOutcome::Done => {
                 self.stages.set(Stage::Ready, StageState::Done, None);
-                Verdict::Reached
+                Outcome::Reached
             }
-            CloneVerdict::Wait => {
+            CloneOutcome::Wait => {
                 let message = Some("The repository is being cloned.".to_owned());
                 self.stages.set(Stage::Ready, StageState::Active, message);
-                Verdict::Waiting
+                Outcome::Waiting
             }
-            CloneVerdict::Failed(why) => {
+            CloneOutcome::Failed(why) => {
                 let message = format!("The repository could not be cloned: {why}");
                 self.stages
                     .set(Stage::Ready, StageState::Failed, Some(message.clone()));
-                Verdict::Failed(Failure::new(FailureKind::Input, message))
+                Outcome::Failed(Failure::new(FailureKind::Input, message))
             }
-            CloneVerdict::Retry => {
+            CloneOutcome::Retry => {
                 if let Some(Digested { spec, .. }) = &observation.desired.spec
                     && let Err(error) = repository::retry(region, spec).await
                 {
-                    return Verdict::Failed(error.failure);
+                    return Outcome::Failed(error.failure);
                 }
                 let message = Some("The repository is being cloned again.".to_owned());
                 self.stages.set(Stage::Ready, StageState::Active, message);
-                Verdict::Waiting
+                Outcome::Waiting
             }
         }
     }

@@ -9,7 +9,7 @@ use fsa_sandboxd_client::{Error, SandboxdClient};
 
 /// What to do for a state of the clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloneVerdict {
+pub enum CloneOutcome {
     /// There is no clone to wait for.
     Done,
     Wait,
@@ -22,18 +22,18 @@ pub enum CloneVerdict {
 /// Evaluates `state`. `expected` says whether the project has a repository; `reported` is the state of the stage
 /// `Ready` in the row.
 #[must_use]
-pub fn evaluate(state: &RepositoryState, expected: bool, reported: StageState) -> CloneVerdict {
+pub fn evaluate(state: &RepositoryState, expected: bool, reported: StageState) -> CloneOutcome {
     match state {
         // The clone has not begun yet, because sandboxd has just started.
-        RepositoryState::None if expected => CloneVerdict::Wait,
-        RepositoryState::None | RepositoryState::Cloned => CloneVerdict::Done,
-        RepositoryState::Cloning => CloneVerdict::Wait,
-        RepositoryState::Failed { .. } if reported == StageState::Failed => CloneVerdict::Retry,
-        RepositoryState::Failed { message } => CloneVerdict::Failed(message.clone()),
+        RepositoryState::None if expected => CloneOutcome::Wait,
+        RepositoryState::None | RepositoryState::Cloned => CloneOutcome::Done,
+        RepositoryState::Cloning => CloneOutcome::Wait,
+        RepositoryState::Failed { .. } if reported == StageState::Failed => CloneOutcome::Retry,
+        RepositoryState::Failed { message } => CloneOutcome::Failed(message.clone()),
     }
 }
 
-/// Requests that sandboxd retry the clone. A refusal means that the clone is in progress or present already,
+/// Requests that sandboxd retry the clone. An error response means that the clone is in progress or present already,
 /// which its status will show.
 ///
 /// # Errors
@@ -55,19 +55,19 @@ mod tests {
         let pending = StageState::Pending;
         assert_eq!(
             evaluate(&RepositoryState::None, false, pending),
-            CloneVerdict::Done
+            CloneOutcome::Done
         );
         assert_eq!(
             evaluate(&RepositoryState::Cloned, true, pending),
-            CloneVerdict::Done
+            CloneOutcome::Done
         );
         assert_eq!(
             evaluate(&RepositoryState::Cloning, true, pending),
-            CloneVerdict::Wait
+            CloneOutcome::Wait
         );
         assert_eq!(
             evaluate(&RepositoryState::None, true, pending),
-            CloneVerdict::Wait,
+            CloneOutcome::Wait,
             "sandboxd has not started the clone yet"
         );
     }
@@ -80,9 +80,9 @@ mod tests {
         for reported in [StageState::Pending, StageState::Active, StageState::Done] {
             assert_eq!(
                 evaluate(&failed, true, reported),
-                CloneVerdict::Failed("no such repository".into())
+                CloneOutcome::Failed("no such repository".into())
             );
         }
-        assert_eq!(evaluate(&failed, true, StageState::Failed), CloneVerdict::Retry);
+        assert_eq!(evaluate(&failed, true, StageState::Failed), CloneOutcome::Retry);
     }
 }
