@@ -52,7 +52,7 @@ async fn main() {
         "usage of the last: {:?}",
         driver.usage(&specs[specs.len() - 1].sandbox).await
     );
-    #[allow(clippy::disallowed_methods, reason = "an example has no settings of its own")]
+    #[allow(clippy::disallowed_methods, reason = "an example has no settings")]
     let keep = std::env::var_os("KEEP").is_some();
     if keep {
         println!("kept; press return to end");

@@ -6,7 +6,7 @@
 //! with the role. A database is ours when such a role owns it; anything else of the same name is
 //! neither used nor dropped.
 //!
-//! **Isolation.** `pg_hba.conf` allows a role only the database of its own name, only the owner
+//! **Isolation.** `pg_hba.conf` allows a role only the database of the same name, only the owner
 //! has CONNECT on it, and a sandbox reaches only the database proxy, which allows one role.
 //! Every role can read the catalogs that all databases of a cluster share (names of databases and
 //! roles); PostgreSQL does not restrict that.
@@ -134,7 +134,7 @@ impl LocalDatabases {
         right
     }
 
-    /// Makes what is missing. `state` may be outdated, so a step may turn out to be done.
+    /// Creates what is missing. `state` may be outdated, so a step may be done already.
     async fn make(
         &self,
         connection: &mut PgConnection,

@@ -180,7 +180,7 @@ pub enum StorageBackend {
 pub struct StorageStatus {
     pub backend: StorageBackend,
     /// The folder, file or device that the volumes are on.
-    pub place: PathBuf,
+    pub path: PathBuf,
     /// False where no server and no sandbox uses the pool; then sizes are 0.
     pub mounted: bool,
     pub size_bytes: u64,

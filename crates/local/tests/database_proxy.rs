@@ -285,11 +285,11 @@ async fn a_cancel_key_of_another_sandbox_cancels_nothing() {
         .unwrap();
 
     let cancel = [&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat();
-    let mut stranger = tokio::net::TcpStream::connect(("127.0.0.1", bob.port))
+    let mut other = tokio::net::TcpStream::connect(("127.0.0.1", bob.port))
         .await
         .unwrap();
-    stranger.write_all(&cancel).await.unwrap();
-    stranger.read_to_end(&mut Vec::new()).await.unwrap();
+    other.write_all(&cancel).await.unwrap();
+    other.read_to_end(&mut Vec::new()).await.unwrap();
     assert!(
         contains(&until(&mut client, b'C').await, b"SELECT 1"),
         "the query finishes"

@@ -376,7 +376,7 @@ fn a_block_device_is_formatted_only_if_it_is_empty_and_belongs_to_one_data_folde
     in_namespace(|| {
         let data = Data::new(Some(Storage::Device(device.path.clone())));
         conformance(&data);
-        assert_eq!(data.status().place, device.path);
+        assert_eq!(data.status().path, device.path);
 
         let thief = Data::new(Some(Storage::Device(device.path.clone())));
         let refused = thief.open().map(|_| ()).unwrap_err().message;

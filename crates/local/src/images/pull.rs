@@ -38,7 +38,7 @@ pub(super) async fn pull(
 ) -> Result<StoredImage, Failure> {
     let name = reference.whole();
     let lease = store.blob_store.lock_shared().await?;
-    progress.report(format!("looking up {name}"));
+    progress.report(format!("resolving {name}"));
     let result = fetch(store, reference, progress).await;
     drop(lease);
     store.remove_leftovers().await;

@@ -42,7 +42,7 @@ impl Store {
     /// Opens `<data>/images`, and removes what a crash left of downloads and uploads.
     ///
     /// # Errors
-    /// The folder cannot be made or read.
+    /// The folder cannot be created or read.
     pub fn open(data: &Path, unpacker: Arc<dyn LayerUnpacker>, settings: Settings) -> Result<Self, Failure> {
         let opened = BlobStore::open(data).and_then(|folder| {
             if let Some(_lease) = folder.try_lock_exclusive()? {

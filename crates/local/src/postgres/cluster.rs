@@ -209,9 +209,9 @@ impl Cluster {
         let _ = connection.close().await;
         match made {
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P04") => Ok(()),
-            made => made
-                .map(drop)
-                .map_err(PostgresError::sql(format!("the database {name} cannot be made"))),
+            made => made.map(drop).map_err(PostgresError::sql(format!(
+                "the database {name} cannot be created"
+            ))),
         }
     }
 

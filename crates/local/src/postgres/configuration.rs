@@ -78,7 +78,7 @@ pub fn settings(kind: ClusterKind, socket_folder: &Path, logs: &Path) -> String 
 }
 
 /// `pg_hba.conf`: our superuser by peer authentication; a project's role with its password, and
-/// only into the database of its own name.
+/// only into the database of the same name.
 pub fn host_based(kind: ClusterKind) -> String {
     let superuser = format!(
         "# Written by FullStack Agent before each start.\n\

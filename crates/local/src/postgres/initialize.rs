@@ -49,7 +49,7 @@ pub(super) async fn initialize(cluster: &Cluster, installation: &Installation) -
     match fs::remove_dir_all(&temporary_folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(PostgresError::io(format!(
-                "the half-made {} cannot be removed",
+                "the incomplete {} cannot be removed",
                 temporary_folder.display()
             ))(error));
         }
@@ -158,5 +158,8 @@ pub(super) fn make_folder(cluster: &Cluster, folder: &Path, mode: u32) -> Result
         .mode(mode)
         .create(folder)
         .and_then(|()| cluster.own(folder))
-        .map_err(PostgresError::io(format!("{} cannot be made", folder.display())))
+        .map_err(PostgresError::io(format!(
+            "{} cannot be created",
+            folder.display()
+        )))
 }

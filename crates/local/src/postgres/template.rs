@@ -39,7 +39,7 @@ pub(super) async fn ensure(cluster: &Cluster, administration: &mut PgConnection)
             advice: "the disk may be slow or busy".to_owned(),
         })?
         .map_err(PostgresError::sql(
-            "the template of the projects' databases cannot be made",
+            "the template of the projects' databases cannot be created",
         ))
 }
 

@@ -19,8 +19,8 @@ use std::{
 use fsa_model::sandboxd::{HOME, SANDBOXD_PATH, USER_ID, USER_NAME};
 use sha2::{Digest as _, Sha256};
 
-/// The parts of this machine's /etc that programs need to run. None is about this machine's users,
-/// networks or keys; files that not every user may read are left out.
+/// The parts of this machine's /etc that programs need to run. None concerns this machine's users,
+/// networks or keys; files that not every user may read are skipped.
 const FROM_ETC: [&str; 34] = [
     "alternatives",
     "bash.bashrc",
@@ -67,13 +67,13 @@ const COPY_LIMIT: u64 = 32 * 1024 * 1024;
 pub struct BaseRootfs {
     pub base: String,
     pub host: String,
-    /// Folders of the machine that are seen read-only in template `host`: `/usr`, and `/bin` and
-    /// the like where they are no links into it.
+    /// Folders of the machine that are mounted read-only in template `host`: `/usr`, and `/bin` and
+    /// the like where they are not links into it.
     pub machine: Vec<PathBuf>,
 }
 
 impl BaseRootfs {
-    /// Makes missing trees, and removes those that are neither current nor in `used`.
+    /// Creates missing trees, and removes those that are neither current nor in `used`.
     ///
     /// # Errors
     /// The file system's.
@@ -102,9 +102,9 @@ fn finish(folder: &Path, build: impl FnOnce(&Path) -> io::Result<()>) -> io::Res
     let mut hash = Sha256::new();
     fingerprint(tree.path(), Path::new(""), &mut hash)?;
     let name = hex::encode(&hash.finalize()[..8]);
-    let place = folder.join(&name);
-    if !place.exists() {
-        fs::rename(tree.path(), &place)?;
+    let path = folder.join(&name);
+    if !path.exists() {
+        fs::rename(tree.path(), &path)?;
     }
     Ok(name)
 }

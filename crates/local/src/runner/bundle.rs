@@ -95,7 +95,7 @@ pub struct Bundle<'a> {
     /// The control group, where one can be made.
     pub cgroup: Option<&'a str>,
     pub limits: Limits,
-    /// Mounted from the machine at the same place, read-only.
+    /// Mounted from the machine at the same path, read-only.
     pub sys: &'a [PathBuf],
 }
 

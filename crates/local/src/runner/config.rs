@@ -7,14 +7,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// The first of the machine's ids that sandboxes may have. Below it are the machine's own users,
-/// the ranges that `useradd` gives out and those of systemd's `DynamicUser`.
+/// The first of the machine's ids that sandboxes may have. Lower ones are the machine's own users,
+/// the ranges that `useradd` assigns and those of systemd's `DynamicUser`.
 const UID_BASE: u32 = 0x1000_0000;
 
 /// Search path of programs. The runner does not trust its environment for it.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where volumes are.
+/// Storage backend of volumes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Storage {
@@ -38,14 +38,14 @@ pub struct RunnerConfig {
     /// Networks that sandboxes may reach although they are private: `10.1.0.0/16`, `192.168.1.7`,
     /// or `host` for the machine itself.
     pub allowed_networks: Vec<String>,
-    /// Where DNS questions go; empty for the machine's own resolvers.
+    /// DNS resolvers of sandboxes; empty for the machine's own.
     pub resolvers: Vec<Ipv4Addr>,
     /// The first address for sandboxes; each gets one.
     pub address_base: Ipv4Addr,
     pub uid_base: u32,
     /// `None`: as recorded at the first start, else [`Storage::Copy`].
     pub storage: Option<Storage>,
-    /// Of the pool's file; `None` for half of the space that is free at its creation.
+    /// Size of the pool's file; `None` for half of the space that is free at its creation.
     pub storage_size_mib: Option<u64>,
     /// The user of `fsa serve` after it has dropped its privileges.
     pub serve_uid: u32,

@@ -1,5 +1,5 @@
-//! Deferred deletion of file trees of any depth and size: moved aside at once, removed afterwards.
-//! Follows no link, and needs no stack and no descriptors in proportion to the depth.
+//! Deferred deletion of file trees of any depth and size: renamed away at once, deleted afterwards.
+//! Follows no link; its stack and its descriptors do not grow with the depth.
 //!
 //! Compared with `std::fs::remove_dir_all`, which holds a descriptor per level.
 
@@ -55,7 +55,7 @@ impl DeferredDelete {
     }
 }
 
-/// Deletes a discarded tree; takes as long as that takes.
+/// Deletes a discarded tree. The time grows with its number of files.
 ///
 /// # Errors
 /// The file system's.

@@ -26,21 +26,21 @@ fn refused_networks() -> String {
         .join(", ")
 }
 
-/// What the rules are made from.
+/// Input of the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub table: String,
     pub group: u32,
     /// IPv4 networks, and `host`.
     pub allowed: Vec<String>,
-    /// Asked in this order as 169.254.1.1, .2, .3.
+    /// Reached by sandboxes, in this order, as 169.254.1.1, .2, .3.
     pub resolvers: Vec<Ipv4Addr>,
 }
 
 /// Checks a list of allowed networks.
 ///
 /// # Errors
-/// A sentence that names the wrong one.
+/// The invalid network, and the rule.
 pub fn check_allowed(allowed: &[String]) -> Result<(), String> {
     for network in allowed {
         let (address, bits) = network.split_once('/').unwrap_or((network, "32"));
@@ -201,7 +201,7 @@ pub fn load(policy: &Policy) -> Result<(), Failure> {
     forward()
 }
 
-/// Removes the table; one that is not there is no error.
+/// Removes the table; a missing one is not an error.
 pub fn unload(table: &str) {
     let _ = nft(&format!("table inet {table} {{}}\ndelete table inet {table}\n"));
 }
@@ -214,7 +214,7 @@ pub fn nft(text: &str) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         if error.kind() == io::ErrorKind::NotFound {
             machine(
-                "the program nft is missing, without which sandboxes cannot be kept apart: install nftables (Debian: apt-get install nftables)",
+                "the program nft is missing, without which sandboxes cannot be isolated: install nftables (Debian: apt-get install nftables)",
             )
         } else {
             machine(format!("the program nft could not be run: {error}"))
@@ -300,9 +300,9 @@ mod tests {
     fn a_rootless_sandbox_is_refused_the_machine_even_where_its_network_is_allowed() {
         let own = [Ipv4Addr::new(10, 1, 0, 5)];
         let rules = ruleset_inside(&["10.1.0.0/16".into()], &[], &own);
-        let place = |text: &str| rules.find(text).unwrap();
-        assert!(place("{ 10.1.0.5 } reject") < place("{ 10.1.0.0/16 } accept"));
-        assert!(place("{ 10.1.0.0/16 } accept") < place("10.0.0.0/8"));
+        let position = |text: &str| rules.find(text).unwrap();
+        assert!(position("{ 10.1.0.5 } reject") < position("{ 10.1.0.0/16 } accept"));
+        assert!(position("{ 10.1.0.0/16 } accept") < position("10.0.0.0/8"));
         assert!(ruleset_inside(&["host".into()], &[], &own).contains("{ 10.1.0.5 } accept"));
     }
 

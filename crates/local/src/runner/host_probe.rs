@@ -1,4 +1,4 @@
-//! Probe of the machine: what it can do, tried rather than guessed, and leftovers on it.
+//! Probe of the machine: its capabilities, tested by trial, and leftovers on it.
 
 use std::{fs, io, path::Path, process::Command, process::Stdio, thread};
 
@@ -59,7 +59,7 @@ pub fn probe(
     }
     if !config.sandboxd.is_file() {
         hello.blockers.push(format!(
-            "sandboxd, the program that runs first in every sandbox, is not at {}: name it in the setting `sandboxd`",
+            "sandboxd, the program that runs first in every sandbox, is not at {}: set its path in the setting `sandboxd`",
             config.sandboxd.display()
         ));
     }
@@ -82,7 +82,7 @@ pub fn probe(
     .collect();
     if !missing.is_empty() {
         hello.warnings.push(format!(
-            "no limit on {} can be enforced: their control groups cannot be made here",
+            "no limit on {} can be enforced: their control groups cannot be created here",
             missing.join(", ")
         ));
     }

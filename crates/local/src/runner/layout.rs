@@ -1,6 +1,6 @@
 //! Paths of the runner, and the names under which the kernel knows its data folder.
 //!
-//! All paths are made here, from validated names and the data folder.
+//! All paths are derived here, from validated names and the data folder.
 
 use std::{
     fs, io,
@@ -31,7 +31,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Makes the folder where it is missing. `data_dir` must exist; `needed` are paths that must
+    /// Creates the folder if it is missing. `data_dir` must exist; `needed` are paths that must
     /// stay visible.
     ///
     /// # Errors
@@ -42,12 +42,15 @@ impl Layout {
         let scratch = SCRATCH
             .iter()
             .map(Path::new)
-            .find(|place| {
-                let in_use = data_dir.starts_with(place) || needed.iter().any(|path| path.starts_with(place));
-                place.is_dir() && !in_use && mounts::below(&mounted, place).is_empty()
+            .find(|path| {
+                let in_use =
+                    data_dir.starts_with(path) || needed.iter().any(|needed| needed.starts_with(path));
+                path.is_dir() && !in_use && mounts::below(&mounted, path).is_empty()
             })
             .ok_or_else(|| {
-                io::Error::other(format!("of {SCRATCH:?} none is free for the runner's own mounts"))
+                io::Error::other(format!(
+                    "no folder of {SCRATCH:?} is free for the runner's own mounts"
+                ))
             })?;
         let layout = Self {
             runner: data_dir.join("runner"),
@@ -68,8 +71,8 @@ impl Layout {
                 _ => {}
             }
         }
-        only_ours(&data_dir, 0o022)?;
-        only_ours(&layout.runner, 0o077)?;
+        check_owner(&data_dir, 0o022)?;
+        check_owner(&layout.runner, 0o077)?;
         Ok(layout)
     }
 
@@ -174,7 +177,7 @@ impl Layout {
 
 /// Checks the owner and mode of a folder: a user who may rename it could replace what is in it.
 /// `forbidden` are the permission bits that others must not have.
-fn only_ours(folder: &Path, forbidden: u32) -> io::Result<()> {
+fn check_owner(folder: &Path, forbidden: u32) -> io::Result<()> {
     let metadata = fs::symlink_metadata(folder)?;
     if metadata.is_dir()
         && metadata.uid() == rustix::process::geteuid().as_raw()

@@ -1,7 +1,7 @@
 //! Link layers: the hard links of an image's layer to files of layers below it, as one more layer, directly below their own.
 //!
 //! A link layer is the upper folder of an overlay of the layers below, in which the links were made: the kernel copies
-//! each target up. It is made once for each sandbox, in the sandbox's folder, so no image can determine the files of
+//! each target up. It is created once for each sandbox, in the sandbox's folder, so no image can determine the files of
 //! another.
 
 use std::{
@@ -23,44 +23,44 @@ use super::{
 };
 use crate::images::DiffId;
 
-/// Where a link layer is made.
-pub struct Place<'a> {
+/// Folders and mount options for one link layer.
+pub struct LinkLayerPaths<'a> {
     /// The runner's folder, which all paths of layers are relative to.
     pub runner: &'a Path,
     /// The sandbox's folder, relative to it.
     pub sandbox: &'a Path,
-    /// A folder in the runner's own mount namespace, for the mount. It is made, and removed.
+    /// Mount point in the runner's own mount namespace; created, and removed afterwards.
     pub scratch: &'a Path,
     /// The options of overlays on this machine.
     pub options: &'a str,
 }
 
-/// Makes the link layer of the last of `layers`, unless it exists. `lower` are the paths of everything below that layer,
+/// Creates the link layer of the last of `layers`, unless it exists. `lower` are the paths of everything below that layer,
 /// the lowest first. Returns the path of the link layer.
 ///
 /// # Errors
-/// [`UnpackError`]: a link that no layer can satisfy, or the machine.
+/// [`UnpackError`]: the target of a link is in no layer, or the machine failed.
 pub fn ensure(
-    place: &Place<'_>,
+    paths: &LinkLayerPaths<'_>,
     layers: &[DiffId],
     lower: &[PathBuf],
     links: &[DeferredLink],
 ) -> Result<PathBuf, UnpackError> {
-    let links_folder = place.sandbox.join("links");
+    let links_folder = paths.sandbox.join("links");
     let made = links_folder.join(key(layers));
-    let path = place.runner.join(&made);
+    let path = paths.runner.join(&made);
     if path.is_dir() {
         return Ok(made);
     }
     let partial = path.with_extension("partial");
-    let result = prepare(place, &partial, lower)
+    let result = prepare(paths, &partial, lower)
         .map_err(machine)
         .and_then(|root| make_links(root.as_fd(), links));
     let _ = rustix::mount::unmount(
-        place.scratch.join("root"),
+        paths.scratch.join("root"),
         UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
     );
-    clear(place.scratch);
+    clear(paths.scratch);
     result?;
     fs::rename(partial.join("upper"), &path)
         .and_then(|()| fs::remove_dir_all(&partial))
@@ -68,8 +68,8 @@ pub fn ensure(
     Ok(made)
 }
 
-/// The overlay of `lower`, mounted, as a folder to make links in.
-fn prepare(place: &Place<'_>, partial: &Path, lower: &[PathBuf]) -> io::Result<File> {
+/// Mounts the overlay of `lower`, and returns the folder in which links are created.
+fn prepare(paths: &LinkLayerPaths<'_>, partial: &Path, lower: &[PathBuf]) -> io::Result<File> {
     match fs::remove_dir_all(partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -79,25 +79,25 @@ fn prepare(place: &Place<'_>, partial: &Path, lower: &[PathBuf]) -> io::Result<F
         fs::create_dir_all(&folder)?;
         fs::set_permissions(&folder, Permissions::from_mode(0o755))?;
     }
-    fs::create_dir_all(place.scratch.join("root"))?;
+    fs::create_dir_all(paths.scratch.join("root"))?;
     // Links with short names: mount(2) reads one page of options.
     let mut names = Vec::with_capacity(lower.len());
     for (number, below) in lower.iter().enumerate() {
         names.push(number.to_string());
-        symlink(place.runner.join(below), place.scratch.join(number.to_string()))?;
+        symlink(paths.runner.join(below), paths.scratch.join(number.to_string()))?;
     }
     names.reverse();
-    symlink(partial, place.scratch.join("partial"))?;
+    symlink(partial, paths.scratch.join("partial"))?;
     mounts::overlay(
-        place.scratch,
+        paths.scratch,
         &names,
         "partial/upper",
         "partial/work",
         "root",
         0,
-        place.options,
+        paths.options,
     )?;
-    File::open(place.scratch.join("root"))
+    File::open(paths.scratch.join("root"))
 }
 
 /// Removes the links and the mount point. Not `remove_dir_all`: it would delete the content of what is still mounted.
@@ -122,7 +122,7 @@ fn key(layers: &[DiffId]) -> String {
 
 fn machine(error: io::Error) -> UnpackError {
     UnpackError::Machine {
-        what: "its links to files of layers below could not be made",
+        what: "its links to files of layers below could not be created",
         error,
     }
 }
@@ -155,7 +155,7 @@ mod machine {
         std::os::unix::fs::chown(&tool, Some(7), Some(8)).unwrap();
         fs::set_permissions(&tool, Permissions::from_mode(0o4751)).unwrap();
         fs::write(runner.join(&b).join("etc/old"), "old").unwrap();
-        let place = Place {
+        let paths = LinkLayerPaths {
             runner: &runner,
             sandbox: Path::new("sandboxes/s"),
             scratch: &folder.path().join("scratch"),
@@ -168,7 +168,7 @@ mod machine {
             link("etc/old", "opt/new/tool"),
         ];
 
-        let made = ensure(&place, &layers, &lower, &links).unwrap();
+        let made = ensure(&paths, &layers, &lower, &links).unwrap();
 
         let of = |path: &str| fs::metadata(runner.join(&made).join(path)).unwrap();
         let new = of("opt/new/tool");
@@ -179,16 +179,16 @@ mod machine {
         assert_eq!(new.ino(), of("etc/old").ino());
         assert_eq!(fs::read(runner.join(&made).join("etc/old")).unwrap(), b"x");
         assert_eq!(fs::read(&tool).unwrap(), b"x", "layers are never written again");
-        assert!(!place.scratch.exists());
+        assert!(!paths.scratch.exists());
         // Once only, and another one for other layers.
-        assert_eq!(ensure(&place, &layers, &[], &links).unwrap(), made);
-        let refused = ensure(&place, &layers[..1], &lower, &[link("x", "missing")]).unwrap_err();
+        assert_eq!(ensure(&paths, &layers, &[], &links).unwrap(), made);
+        let refused = ensure(&paths, &layers[..1], &lower, &[link("x", "missing")]).unwrap_err();
         assert!(
             refused
                 .to_string()
                 .contains("neither in its layer nor in one below"),
             "{refused}"
         );
-        assert!(!place.scratch.exists());
+        assert!(!paths.scratch.exists());
     }
 }

@@ -71,15 +71,15 @@ pub struct Runner {
     socket: OwnedFd,
 }
 
-/// What the firewall was loaded with.
+/// Input of the firewall that is loaded.
 #[derive(Default)]
 struct Firewall {
     loaded: Option<firewall::Policy>,
 }
 
 impl Runner {
-    /// Probes the machine, loads the firewall and adopts running sandboxes. What prevents any
-    /// start is reported in [`Hello::blockers`].
+    /// Probes the machine, loads the firewall and adopts running sandboxes. Problems that prevent every
+    /// start are reported in [`Hello::blockers`].
     ///
     /// # Errors
     /// The data folder cannot be used at all.
@@ -117,7 +117,7 @@ impl Runner {
             .map(|state| state.base_rootfs)
             .collect();
         let base_rootfs = base_rootfs::BaseRootfs::make(&layout.base_rootfs(), &used)
-            .map_err(|e| failed("the files that every sandbox needs could not be made", e))?;
+            .map_err(|e| failed("the files that every sandbox needs could not be created", e))?;
         let layers = unpack::Layers::open(
             &config.data_dir,
             privilege_mode.rules(),

@@ -31,7 +31,7 @@ pub fn private_namespace() -> io::Result<()> {
     Ok(())
 }
 
-/// A small file system in memory at `path`, for mount points.
+/// Mounts a small file system in memory at `path`, for mount points.
 ///
 /// # Errors
 /// The kernel's.
@@ -49,7 +49,7 @@ pub fn scratch(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// How a mount maps the ids on disk.
+/// Mapping of the ids on disk by a mount.
 #[derive(Debug)]
 pub enum IdMapping {
     /// To those of a user namespace.
@@ -118,7 +118,7 @@ pub fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The file `source` at `target`, as it is now: one that replaces it later is not seen.
+/// Binds the file `source` to `target`. A file that replaces `source` later is not visible there.
 ///
 /// # Errors
 /// The kernel's.
@@ -127,7 +127,7 @@ pub fn bind_file(source: &Path, target: &Path) -> io::Result<()> {
     Ok(rustix::mount::mount_bind(source, target)?)
 }
 
-/// An overlay of `lower` (the uppermost first) below `upper`, at `target`. All are names in
+/// Mounts an overlay of `lower` (the uppermost first) below `upper`, at `target`. All are names in
 /// `folder`, so that hundreds of layers fit into the one page that mount(2) reads.
 ///
 /// The kernel makes its files in `work` and `upper` (its working folder, whiteouts) as the

@@ -116,7 +116,7 @@ impl Batch {
         self.pad();
     }
 
-    /// A veth pair, whose far end begins its life in `namespace`. `group` marks the near end for
+    /// A veth pair, whose far end is created in `namespace`. `group` marks the near end for
     /// the firewall.
     #[must_use]
     pub fn link_pair(
@@ -127,7 +127,7 @@ impl Batch {
         namespace: BorrowedFd<'_>,
         mtu: u32,
     ) -> Self {
-        self.open("make a link", RTM_NEWLINK, CREATE, &link_header(0, 0, 0));
+        self.open("create a link", RTM_NEWLINK, CREATE, &link_header(0, 0, 0));
         self.name(near.name);
         self.attribute(IFLA_ADDRESS, &near.mac);
         self.attribute(IFLA_MTU, &mtu.to_ne_bytes());
@@ -148,11 +148,11 @@ impl Batch {
         self
     }
 
-    /// Takes a link up.
+    /// Sets a link up.
     #[must_use]
     pub fn up(mut self, index: u32) -> Self {
         self.open(
-            "take a link up",
+            "set a link up",
             RTM_NEWLINK,
             0,
             &link_header(index, IFF_UP, IFF_UP),
@@ -170,7 +170,7 @@ impl Batch {
         self
     }
 
-    /// Gives a link an address that has no neighbors (/32).
+    /// Adds an address without neighbors (/32) to a link.
     #[must_use]
     pub fn address(mut self, index: u32, address: Ipv4Addr) -> Self {
         let mut header = vec![AF_INET, 32, 0, RT_SCOPE_UNIVERSE];
@@ -273,7 +273,7 @@ impl Netlink {
     /// Sends the messages and waits for the acknowledgment of each.
     ///
     /// # Errors
-    /// The first refusal, with what was refused; later messages were carried out nevertheless.
+    /// The first error, with its message; later messages were carried out nevertheless.
     pub fn send(&self, batch: &Batch) -> io::Result<()> {
         rustix::net::send(&self.0, &batch.bytes, SendFlags::empty())?;
         let mut waiting = batch.count;
@@ -345,9 +345,9 @@ impl Netlink {
     }
 }
 
-/// A refusal, with the message that was refused.
+/// An error response of the kernel to one message.
 #[derive(Debug, thiserror::Error)]
-#[error("the kernel would not {what} ({error})")]
+#[error("the kernel refused to {what} ({error})")]
 struct Refused {
     what: &'static str,
     error: io::Error,

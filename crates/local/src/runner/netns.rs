@@ -1,4 +1,4 @@
-//! Network namespaces: making and entering one, and sockets in it.
+//! Network namespaces: creating and entering one, and sockets in it.
 
 use std::{
     fs, io,
@@ -54,8 +54,8 @@ pub fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// A new namespace with its loopback up, and a netlink socket in it. Made on a dedicated thread
-/// that ends there, so no other thread is ever in the wrong namespace.
+/// A new namespace with its loopback up, and a netlink socket in it. Created on a dedicated
+/// thread that ends there, so no other thread is ever in the wrong namespace.
 pub fn new() -> io::Result<(OwnedFd, Netlink)> {
     thread::scope(|scope| {
         scope
@@ -82,6 +82,6 @@ pub fn sysctl(name: &str, value: &str) {
     if let Err(error) = fs::write(format!("/proc/sys/net/{name}"), value)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::debug!(name, value, %error, "a network setting could not be made");
+        tracing::debug!(name, value, %error, "a network setting could not be set");
     }
 }

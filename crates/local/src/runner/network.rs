@@ -44,7 +44,7 @@ pub struct SandboxNetwork {
     pasta: Option<Pasta>,
 }
 
-/// Makes networks.
+/// Creates the networks of sandboxes.
 pub struct Networks {
     uplink: Uplink,
     /// The interface group of all near interfaces, which the firewall's rules match.
@@ -66,7 +66,7 @@ enum Uplink {
 const ONLY_SLOT: u32 = 1;
 
 impl Networks {
-    /// Chooses how networks are made in this privilege mode, and tries pasta. Also returns why
+    /// Chooses how networks are created in this privilege mode, and tries pasta. Also returns why
     /// sandboxes cannot reach the network, if they cannot.
     #[must_use]
     pub fn open(
@@ -80,7 +80,7 @@ impl Networks {
             group,
             base: config.address_base,
             mtu: mtu_outward().unwrap_or(1500),
-            // Folders begin at different places, so that they seldom try the same slot.
+            // Folders begin at different slots, so that they seldom try the same slot.
             next: AtomicU32::new(group % SLOTS),
         };
         if privilege_mode == PrivilegeMode::Root {
@@ -121,12 +121,12 @@ impl Networks {
         }
     }
 
-    /// Whether a network is still whole.
+    /// Whether a network is still complete.
     #[must_use]
     pub fn exists(&self, network: &SandboxNetwork) -> bool {
         match &self.uplink {
             Uplink::Veth => exists(network.slot),
-            Uplink::Pasta(_) => network.pasta.as_ref().is_some_and(Pasta::lives),
+            Uplink::Pasta(_) => network.pasta.as_ref().is_some_and(Pasta::is_alive),
             Uplink::Loopback => true,
         }
     }
@@ -180,11 +180,11 @@ impl Networks {
         Ipv4Addr::from(u32::from(self.base).wrapping_add(256 + slot))
     }
 
-    /// Makes a namespace and its veth pair. Nothing is left where it fails: the namespace ends
+    /// Creates a namespace and its veth pair. A failure leaves nothing behind: the namespace ends
     /// with its descriptor, and the pair with the namespace.
     ///
     /// # Errors
-    /// What the kernel refused, and what may help.
+    /// The kernel's error, with advice.
     pub fn make(&self, resource: &ResourceName) -> Result<SandboxNetwork, Failure> {
         if !matches!(self.uplink, Uplink::Veth) {
             return self.make_in_namespace(resource.as_str());
@@ -322,6 +322,6 @@ fn creation_failed(error: &io::Error) -> Failure {
         _ => "",
     };
     machine(format!(
-        "the sandbox's network could not be made: {error}{advice}"
+        "the sandbox's network could not be created: {error}{advice}"
     ))
 }

@@ -183,16 +183,16 @@ impl Runtime {
             .arg("--bundle")
             .arg(bundle)
             .arg(id);
-        let places = copies.each_ref().map(|(fd, place)| (fd.as_raw_fd(), *place));
+        let targets = copies.each_ref().map(|(fd, target)| (fd.as_raw_fd(), *target));
         // The runtime may set limits of a process in another user's namespace with CAP_SYS_RESOURCE
         // alone, which a container engine may have taken from this process. A core dump would have
-        // the sandbox's secrets, in a place that the machine chooses.
+        // the sandbox's secrets, in a folder that the machine chooses.
         let surroundings = inherited.surroundings.map(|(network, open_files)| {
             let limits = [(libc::RLIMIT_NOFILE, open_files), (libc::RLIMIT_CORE, 0)];
             (network.as_raw_fd(), limits)
         });
         // SAFETY: between fork and exec the child calls setns, setrlimit and dup2 alone, which allocate
-        // nothing and take no lock. The places are kept free of other descriptors.
+        // nothing and take no lock. The target numbers are kept free of other descriptors.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(move || {
@@ -210,8 +210,8 @@ impl Runtime {
                         }
                     }
                 }
-                for (fd, place) in places {
-                    if libc::dup2(fd, place) < 0 {
+                for (fd, target) in targets {
+                    if libc::dup2(fd, target) < 0 {
                         return Err(io::Error::last_os_error());
                     }
                 }

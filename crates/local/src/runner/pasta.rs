@@ -2,7 +2,7 @@
 //! as the user's own, and a firewall inside the sandbox's network namespace.
 //!
 //! The sandbox's network namespace belongs to the runner's user namespace, in which nothing in
-//! the sandbox has a capability; so the firewall in it is out of the sandbox's reach.
+//! the sandbox has a capability; so the firewall in it cannot be changed from the sandbox.
 //!
 //! pasta outlives the runner, as the sandbox does. It writes its process id into a file and has
 //! that file's path among its arguments, by which a later runner distinguishes it from another
@@ -31,7 +31,7 @@ use rustix::{
 use super::{config::PATH, firewall, netns::GATEWAY, pidfd};
 use crate::protocol::machine;
 
-/// A start takes a twentieth of a second.
+/// A start takes about 50 ms.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts and finds pasta.
@@ -54,11 +54,11 @@ pub struct Pasta {
 
 impl Pasta {
     #[must_use]
-    pub fn lives(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         !pidfd::ended(&self.pidfd)
     }
 
-    /// Ends it, and returns when it has ended.
+    /// Ends the process, and waits for its end.
     pub fn end(&self) {
         pidfd::kill(self.pidfd.as_fd());
         if !pidfd::readable(self.pidfd.as_fd(), TIMEOUT) {
@@ -70,7 +70,7 @@ impl Pasta {
 
 impl PastaLauncher {
     /// # Errors
-    /// The folder of records cannot be made.
+    /// The folder of records cannot be created.
     pub fn new(
         records: PathBuf,
         scratch: &Path,
@@ -114,13 +114,13 @@ impl PastaLauncher {
         })
     }
 
-    /// The process that was started under this name, if it lives.
+    /// The process that was started under this name, if it still runs.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Pasta> {
         let record = self.records.join(name);
         let pid = find(&record)?;
         let pidfd = pidfd::open(pid)?;
-        // Only now is it certain that the descriptor is of this process and of no later one.
+        // Checked again: the descriptor could be of a later process with the same id.
         (find(&record) == Some(pid)).then_some(Pasta { pidfd, record })
     }
 
@@ -157,15 +157,15 @@ impl PastaLauncher {
         let name = record.file_name().unwrap_or_default();
         // A path for the namespace: pasta drops the permission to open other processes' before it
         // opens it. The interface holds the namespace afterwards.
-        let place = self.scratch.join(name).with_extension("net");
-        File::create(&place).map_err(failed)?;
+        let path = self.scratch.join(name).with_extension("net");
+        File::create(&path).map_err(failed)?;
         let started = (|| {
             rustix::mount::mount_bind(
                 format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()),
-                &place,
+                &path,
             )
             .map_err(|e| failed(e.into()))?;
-            let output_path = self.scratch.join(name).with_extension("words");
+            let output_path = self.scratch.join(name).with_extension("output");
             let output_text = File::create(&output_path).map_err(failed)?;
             let mut command = Command::new("pasta");
             // No connection is forwarded into the sandbox, and none from its loopback to the machine's.
@@ -193,7 +193,7 @@ impl PastaLauncher {
                 .arg("--pid")
                 .arg(record)
                 .arg("--netns")
-                .arg(&place);
+                .arg(&path);
             if self.resolvers.is_empty() {
                 command.args(["--dns-forward", &GATEWAY.to_string()]);
             }
@@ -225,8 +225,8 @@ impl PastaLauncher {
                 tun()
             )))
         })();
-        let _ = rustix::mount::unmount(&place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
-        let _ = fs::remove_file(&place);
+        let _ = rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let _ = fs::remove_file(&path);
         started
     }
 
@@ -247,7 +247,7 @@ impl PastaLauncher {
     }
 }
 
-/// Waits for the end of a child that may hang.
+/// Waits for the end of a child, up to a timeout.
 fn finish(mut child: std::process::Child) -> io::Result<bool> {
     let ended = i32::try_from(child.id())
         .ok()
@@ -260,7 +260,7 @@ fn finish(mut child: std::process::Child) -> io::Result<bool> {
     Ok(child.wait()?.success() && ended)
 }
 
-/// The living process of pasta that wrote its number into `record`.
+/// The running process of pasta that wrote its number into `record`.
 #[must_use]
 pub fn find(record: &Path) -> Option<i32> {
     use std::os::unix::ffi::OsStrExt as _;

@@ -1,5 +1,5 @@
-//! Processes held by pidfd (pidfd_open(2)): a descriptor never comes to mean another process, as a
-//! process id does.
+//! Processes held by pidfd (pidfd_open(2)): unlike a process id, a descriptor never refers to a later
+//! process.
 
 use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_lives_has_not_ended() {
+    fn a_running_process_has_not_ended() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pidfd = open(i32::try_from(child.id()).unwrap()).unwrap();
         assert!(!ended(&pidfd));

@@ -49,7 +49,7 @@ impl PrivilegeMode {
         userns::new(self.owner(ids, name), &self.parts(ids))
     }
 
-    /// The user for whom the kernel counts what a sandbox takes of it.
+    /// The user for whom the kernel counts the resources of a sandbox.
     fn owner(self, ids: IdRange, name: &str) -> u32 {
         match self {
             Self::Root => ids.first,

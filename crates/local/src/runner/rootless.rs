@@ -2,9 +2,9 @@
 //! thread.
 //!
 //! Sandboxes outlive the runner, and only a process in the namespace that owns theirs may enter
-//! them. So a runner that finds one of its data folder's namespaces alive, through another
-//! runner's process or a sandbox's, joins it; only where none lives it makes one. No process is
-//! kept for this: a user namespace lives as long as anything in it or below it.
+//! them. So a runner that finds one of its data folder's namespaces, through another runner's
+//! process or a sandbox's, joins it, and otherwise creates one. No process is kept for this: a user
+//! namespace exists as long as any process or namespace in it.
 
 use std::{
     fs::{self, File},
@@ -53,7 +53,7 @@ struct NamespaceMember {
 /// must have one thread.
 ///
 /// # Errors
-/// Why there can be no such namespace, and what to do about it.
+/// The namespace cannot be created or joined; with the reason and the fix.
 pub fn enter(config: &RunnerConfig) -> Result<PrivilegeMode, Failure> {
     if Uid::effective().is_root() {
         return Ok(PrivilegeMode::Root);
@@ -114,8 +114,8 @@ fn inotify_limits() -> Vec<(&'static str, u64)> {
     .collect()
 }
 
-/// Limits each sandbox to half of what the user has: the kernel counts all of them for the user as
-/// well, so one could take everything.
+/// Limits each sandbox to half of the user's limits: the kernel counts all sandboxes for the user as
+/// well, so one sandbox could use all of them.
 fn share_inotify(limits: Vec<(&'static str, u64)>) {
     for (name, limit) in limits {
         if let Err(error) = fs::write(Path::new("/proc/sys/user").join(name), (limit / 2).to_string()) {
@@ -157,7 +157,7 @@ fn living(folder: &Path) -> Option<OwnedFd> {
 
 fn user_namespace(process: Process) -> Option<OwnedFd> {
     let namespace = File::open(format!("/proc/{}/ns/user", process.pid)).ok()?;
-    // Only now is it certain that it is this process's and no later one's.
+    // Checked again: it could be of a later process with the same id.
     (Process::now(process.pid) == Some(process)).then(|| namespace.into())
 }
 
@@ -170,9 +170,9 @@ fn parent(namespace: &OwnedFd) -> Option<OwnedFd> {
     }
 }
 
-/// Makes a namespace in which 0 is the user and 1 to 65,535 are the user's subordinate ids.
-/// Others than one's own may be mapped by newuidmap(1) alone, and from outside: by a child that
-/// is forked before.
+/// Creates a namespace in which 0 is the user and 1 to 65,535 are the user's subordinate ids.
+/// Only newuidmap(1) may map ids other than the user's own, and only from outside of the namespace: a
+/// child that is forked before runs it.
 fn make() -> Result<(), Failure> {
     let (uid, gid) = (getuid(), getgid());
     let name = User::from_uid(uid)
@@ -193,7 +193,7 @@ fn make() -> Result<(), Failure> {
     ];
     let creation_failed = |error: io::Error| {
         machine(format!(
-            "the runner cannot make a user namespace ({error}){}",
+            "the runner cannot create a user namespace ({error}){}",
             advice()
         ))
     };

@@ -21,7 +21,7 @@ use crate::{
     protocol::{ObservedSandbox, machine},
 };
 
-/// Where a program in a sandbox finds its database.
+/// Address of the database for programs in a sandbox.
 const DATABASE_PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
 
 /// One sandbox.
@@ -34,7 +34,7 @@ pub struct Entry {
     pub live: Mutex<LiveState>,
 }
 
-/// What the runner holds of a live sandbox.
+/// Resources that the runner holds for a live sandbox.
 #[derive(Default)]
 pub struct LiveState {
     /// The sandbox of `network`.
@@ -182,10 +182,10 @@ impl Runner {
             .collect())
     }
 
-    /// Makes the network of a sandbox where it is missing.
+    /// Creates the network of a sandbox if it is missing.
     ///
     /// # Errors
-    /// What the kernel or nft refused.
+    /// The kernel's, or nft's.
     pub fn ensure_network(
         &self,
         entry: &Entry,
@@ -236,7 +236,7 @@ impl Runner {
             .map(|sockets| (sockets, network.address))
             .map_err(|error| {
                 machine(format!(
-                    "sockets for a connection into the sandbox could not be made ({error})"
+                    "sockets for a connection into the sandbox could not be created ({error})"
                 ))
             })
     }
@@ -256,7 +256,7 @@ impl Runner {
                 );
             }
             machine(format!(
-                "the socket of the project's database could not be made ({error})"
+                "the socket of the project's database could not be created ({error})"
             ))
         };
         let network = self.network(resource)?;
@@ -329,7 +329,7 @@ impl Runner {
                 sandbox: state.sandbox.clone(),
                 memory_limit_mib: state.memory_limit_mib,
             };
-            // Only now is it certain that the descriptor is of this process and of no later one.
+            // Checked again: the descriptor could be of a later process with the same id.
             let namespace = fs::File::open(format!("/proc/{}/ns/net", process.pid)).ok()?;
             (Process::now(process.pid) == Some(process)).then_some((running, namespace))
         });

@@ -20,7 +20,7 @@ use super::{
     bundle::{self, Bundle, Limits},
     deferred_delete,
     layout::Layout,
-    link_layer::{self, Place},
+    link_layer::{self, LinkLayerPaths},
     mounts,
     network::SandboxNetwork,
     oci::Inherited,
@@ -220,13 +220,13 @@ impl Runner {
                 }
                 let links = self.layers.links(layer);
                 if !links.is_empty() {
-                    let place = Place {
+                    let paths = LinkLayerPaths {
                         runner: self.layout.folder(),
                         sandbox: &Path::new("sandboxes").join(name.as_str()),
                         scratch: &self.layout.scratch().join(format!("{name}.links")),
                         options: self.privilege_mode.overlay_options(),
                     };
-                    let made = link_layer::ensure(&place, &layers[..=number], &lower, &links)
+                    let made = link_layer::ensure(&paths, &layers[..=number], &lower, &links)
                         .map_err(|error| error.failure_of(layer))?;
                     lower.push(made);
                 }

@@ -3,8 +3,8 @@
 //! `fsa serve` starts the supervisor while it is still root, and cannot start another once it has
 //! dropped its privileges. So the supervisor does nothing that could fail: it restarts the worker
 //! when that dies, and reaps orphans. Both hold the socket to `fsa serve`; when that is closed,
-//! the worker ends, and the supervisor after it. Where no worker ever started, another one would
-//! not either: then both end, and `fsa serve` is notified why.
+//! the worker ends, and the supervisor after it. If the first worker does not start, later ones
+//! would not either: then both end, and `fsa serve` is notified why.
 
 use std::{
     fs::File,
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::protocol::{self, Message, Push, machine};
 
-/// Where `fsa runner` finds its socket and its configuration.
+/// Descriptors with which `fsa runner` gets its socket and its configuration.
 const SOCKET_FD: i32 = 3;
 const CONFIG_FD: i32 = 4;
 /// Exit code of a worker whose socket to `fsa serve` was closed.
@@ -63,7 +63,7 @@ pub fn spawn(
         (rustix::io::fcntl_dupfd_cloexec(socket, FIRST_FREE_FD)?, SOCKET_FD),
         (rustix::io::fcntl_dupfd_cloexec(&file, FIRST_FREE_FD)?, CONFIG_FD),
     ];
-    let places = copies.each_ref().map(|(fd, place)| (fd.as_raw_fd(), *place));
+    let targets = copies.each_ref().map(|(fd, target)| (fd.as_raw_fd(), *target));
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     // SAFETY: between fork and exec the child calls dup2 alone, which is async-signal-safe,
@@ -71,8 +71,8 @@ pub fn spawn(
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(move || {
-            for (fd, place) in places {
-                if libc::dup2(fd, place) < 0 {
+            for (fd, target) in targets {
+                if libc::dup2(fd, target) < 0 {
                     return Err(io::Error::last_os_error());
                 }
             }
@@ -162,7 +162,7 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
             }
             Err(error) => {
                 tracing::error!(%error, "the runner's worker could not be started");
-                rest(PAUSE_MAX);
+                pause_for(PAUSE_MAX);
                 continue;
             }
         };
@@ -184,7 +184,7 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
         } else {
             (pause * 2).min(PAUSE_MAX)
         };
-        rest(pause);
+        pause_for(pause);
     }
 }
 
@@ -199,12 +199,12 @@ fn fail(socket: &OwnedFd, failure: Failure) {
     let _ = protocol::send(socket, &Message::Push(Push::Failed(failure)), &[]);
 }
 
-/// Between two attempts. The supervisor has one thread and nothing else to do.
+/// Pauses between two attempts. The supervisor has one thread and nothing else to do.
 #[allow(
     clippy::disallowed_methods,
-    reason = "a pause is what is meant: nothing is awaited"
+    reason = "a pause before a retry: nothing is awaited"
 )]
-fn rest(pause: Duration) {
+fn pause_for(pause: Duration) {
     thread::sleep(pause);
 }
 

@@ -45,9 +45,11 @@ const MARKER_AGE_MAX: Duration = Duration::from_secs(60);
 pub enum UnpackError {
     #[error("its blob {0} is not in the blob store")]
     BlobMissing(Digest),
-    #[error("its blob has the digest {found} and not {expected}: it was damaged on its way")]
+    #[error("its blob has the digest {found} and not {expected}: it was damaged in transit")]
     WrongDigest { expected: Digest, found: Digest },
-    #[error("its content has the digest {found} and not {expected}, which the image's configuration says")]
+    #[error(
+        "its content has the digest {found} and not {expected}, which the image's configuration requires"
+    )]
     WrongDiffId { expected: DiffId, found: DiffId },
     #[error("it cannot be decompressed ({0})")]
     Damaged(io::Error),
@@ -107,8 +109,8 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Opens `<data>/runner/layers`, making it where it is not there, and removes what a crash or
-    /// a power cut left of layers that were being written.
+    /// Opens `<data>/runner/layers`, creating it if it is missing, and removes layers that a crash or
+    /// a power cut left incomplete.
     ///
     /// # Errors
     /// [`UnpackError::Machine`].
@@ -118,7 +120,7 @@ impl Layers {
         // Images have set-user-id programs, which no other user of this machine may reach.
         fs::create_dir_all(&folder)
             .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(0o700)))
-            .map_err(machine("the folder of layers could not be made"))?;
+            .map_err(machine("the folder of layers could not be created"))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(machine("the identity of this boot could not be read"))?
             .trim()
@@ -151,7 +153,7 @@ impl Layers {
         };
         layers
             .sweep()
-            .map_err(machine("what was left of half-made layers could not be removed"))?;
+            .map_err(machine("incomplete layers could not be removed"))?;
         Ok(layers)
     }
 
@@ -219,7 +221,7 @@ impl Layers {
         }
         let blob = self.open_blob(&layer.blob)?;
         let partial = Partial::make(self.partial(&layer.diff_id))
-            .map_err(machine("a folder for the layer could not be made"))?;
+            .map_err(machine("a folder for the layer could not be created"))?;
         let (size, links) = pipeline::write_layer(blob, layer, &partial.fd, self.rules, self.limits)?;
         self.write_marker(&layer.diff_id, size, links)
             .map_err(machine("the marker of the layer could not be written"))?;
@@ -227,7 +229,7 @@ impl Layers {
             Ok(()) => partial.keep(),
             // Another runner on the same data folder was faster; the content is the same.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {}
-            Err(error) => return Err(machine("the layer could not be put in its place")(error)),
+            Err(error) => return Err(machine("the layer could not be moved to its final path")(error)),
         }
         if let Some((sender, _)) = &self.syncer {
             // With a full queue, this layer counts as not synced, which is safe.
@@ -285,7 +287,7 @@ impl Layers {
         let file = rustix::fs::openat2(
             &self.data,
             format!("images/blobs/sha256/{}", digest.hex()),
-            // Non-blocking: a FIFO in its place must not block the runner.
+            // Non-blocking: a FIFO at its path must not block the runner.
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
             Mode::empty(),
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
@@ -365,7 +367,7 @@ impl Drop for Partial {
         if !self.kept
             && let Err(error) = remove_tree(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "a half-made layer could not be removed");
+            tracing::warn!(path = %self.path.display(), %error, "an incomplete layer could not be removed");
         }
     }
 }

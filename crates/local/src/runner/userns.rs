@@ -74,7 +74,7 @@ pub fn new(owner: u32, parts: &[IdRange]) -> io::Result<OwnedFd> {
                 let mut code = [1u8];
                 if rustix::io::read(&message_reader, &mut code)? != 1 || code[0] != 0 {
                     return Err(io::Error::other(
-                        "a user namespace could not be made (is user.max_user_namespaces reached?)",
+                        "a user namespace could not be created (is user.max_user_namespaces reached?)",
                     ));
                 }
                 let map = map(parts);

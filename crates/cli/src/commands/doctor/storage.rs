@@ -16,7 +16,7 @@ const NAME: &str = "storage";
 const FREE_WANTED: u64 = 10;
 const FREE_NEEDED: u64 = 20;
 
-/// The pool that the data folder has, or would get. `None` where this user may not look.
+/// The pool that the data folder has, or would get. `None` if this user has no permission to read it.
 pub fn check_storage(config: &ServeConfig) -> Option<Check> {
     match status::of_folder(&config.data_dir.join("runner")) {
         // A folder without a pool on btrfs gets one at the first start.
@@ -58,19 +58,19 @@ fn program() -> Check {
 /// Judges the pool in use.
 pub fn storage_check(status: &StorageStatus) -> Check {
     let megabytes = |bytes| bytes / 1_000_000;
-    let place = status.place.display();
+    let path = status.path.display();
     if status.backend == StorageBackend::Copy {
         // How full it is, the check of the data folder's disk says.
         return Check::good(
             NAME,
-            format!("plain folders (copy) in {place}, without disk limits"),
+            format!("plain folders (copy) in {path}, without disk limits"),
         );
     }
     if !status.mounted {
-        return Check::good(NAME, format!("btrfs on {place}, not mounted: no server uses it"));
+        return Check::good(NAME, format!("btrfs on {path}, not mounted: no server uses it"));
     }
     let message = format!(
-        "btrfs on {place}, disk limits enforced, {} of {} MB free",
+        "btrfs on {path}, disk limits enforced, {} of {} MB free",
         megabytes(status.free_bytes),
         megabytes(status.size_bytes)
     );
@@ -104,7 +104,7 @@ mod tests {
     fn pool() -> StorageStatus {
         StorageStatus {
             backend: StorageBackend::Btrfs,
-            place: "/data/runner/pool.btrfs".into(),
+            path: "/data/runner/pool.btrfs".into(),
             mounted: true,
             size_bytes: 100_000_000_000,
             free_bytes: 50_000_000_000,
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_is_judged_by_its_fill_and_by_the_room_of_its_file() {
+    fn a_pool_is_checked_by_its_fill_and_by_the_room_of_its_file() {
         let full = StorageStatus {
             free_bytes: 1_000_000_000,
             ..pool()

@@ -39,8 +39,8 @@ const START_ROOM: u64 = 16 << 20;
 pub enum PoolError {
     #[error("mkfs.btrfs is missing: install btrfs-progs (Debian: apt-get install btrfs-progs)")]
     NoProgram,
-    #[error("{place} could not be formatted: {message}")]
-    Format { place: String, message: String },
+    #[error("{path} could not be formatted: {message}")]
+    Format { path: String, message: String },
     #[error("{path} is missing: the pool's file was removed; put it back, or restore a backup")]
     FileGone { path: String },
     #[error("{path} is missing: connect the pool's disk")]
@@ -52,11 +52,11 @@ pub enum PoolError {
     NoLoop(io::Error),
     #[error("this kernel has no btrfs: install its module, or set storage to copy")]
     NoBtrfs,
-    #[error("{place} could not be mounted ({error}): the kernel's log (dmesg) has the reason")]
-    Mount { place: String, error: io::Error },
-    #[error("{place} has the file system {found}, and the pool of this data folder is {expected}")]
+    #[error("{path} could not be mounted ({error}): the kernel's log (dmesg) has the reason")]
+    Mount { path: String, error: io::Error },
+    #[error("{path} has the file system {found}, and the pool of this data folder is {expected}")]
     Other {
-        place: String,
+        path: String,
         found: Uuid,
         expected: Uuid,
     },
@@ -135,12 +135,12 @@ impl BtrfsPool {
                 mount(device, &pool.folder)?;
             }
         }
-        let place = || pool.folder.display().to_string();
+        let path = || pool.folder.display().to_string();
         let folder = File::open(&pool.folder)?;
         let found = ioctl::file_system_id(&folder)?;
         if found != fsid {
             return Err(PoolError::Other {
-                place: place(),
+                path: path(),
                 found,
                 expected: fsid,
             });
@@ -279,11 +279,11 @@ pub fn is_btrfs(folder: &Path) -> bool {
 }
 
 /// Makes a file system, whose id is returned. mkfs.btrfs refuses a device that holds one already.
-fn format(place: &Path) -> Result<Uuid, PoolError> {
+fn format(path: &Path) -> Result<Uuid, PoolError> {
     let fsid = Uuid::new_v4();
     let output = Command::new("mkfs.btrfs")
         .args(["--quiet", "--label", "fsa", "--uuid", &fsid.to_string()])
-        .arg(place)
+        .arg(path)
         .env("PATH", PATH)
         .stdin(Stdio::null())
         .output()
@@ -295,7 +295,7 @@ fn format(place: &Path) -> Result<Uuid, PoolError> {
         return Ok(fsid);
     }
     Err(PoolError::Format {
-        place: place.display().to_string(),
+        path: path.display().to_string(),
         message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })
 }
@@ -336,7 +336,7 @@ fn mount(device: &Path, target: &Path) -> Result<(), PoolError> {
         match error {
             rustix::io::Errno::NODEV => PoolError::NoBtrfs,
             error => PoolError::Mount {
-                place: device.display().to_string(),
+                path: device.display().to_string(),
                 error: error.into(),
             },
         }

@@ -44,7 +44,7 @@ pub fn attach(file: &File) -> io::Result<LoopDevice> {
 }
 
 fn find(file: &File) -> io::Result<Option<LoopDevice>> {
-    let wanted = file.metadata()?;
+    let expected = file.metadata()?;
     for entry in fs::read_dir("/sys/block")?.flatten() {
         if !entry.path().join("loop").is_dir() {
             continue;
@@ -55,7 +55,7 @@ fn find(file: &File) -> io::Result<Option<LoopDevice>> {
         };
         // An error: it was detached meanwhile.
         if ioctl::loop_status(&device).is_ok_and(|status| {
-            (status.device, status.inode, status.offset) == (wanted.dev(), wanted.ino(), 0)
+            (status.device, status.inode, status.offset) == (expected.dev(), expected.ino(), 0)
         }) {
             return Ok(Some(LoopDevice { path, device }));
         }

@@ -180,8 +180,8 @@ impl StoragePool {
 pub fn check_room(layout: &Layout) -> Result<(), Failure> {
     let status = status::of_folder(layout.folder())
         .map_err(|error| machine(format!("the storage pool cannot be inspected ({error})")))?;
-    let wanted = FREE_MIN.min(status.size_bytes / FREE_MIN_PART);
-    if status.backend == StorageBackend::Copy || status.free_bytes >= wanted {
+    let required = FREE_MIN.min(status.size_bytes / FREE_MIN_PART);
+    if status.backend == StorageBackend::Copy || status.free_bytes >= required {
         return Ok(());
     }
     Err(Failure::new(
@@ -191,7 +191,7 @@ pub fn check_room(layout: &Layout) -> Result<(), Failure> {
              enlarge it (--storage-size-mib)",
             status.free_bytes / 1_000_000,
             status.size_bytes / 1_000_000,
-            wanted / 1_000_000
+            required / 1_000_000
         ),
     ))
 }

@@ -27,7 +27,7 @@ pub fn of_folder(runner: &Path) -> io::Result<StorageStatus> {
     let Some(Record::Btrfs { source, fsid }) = Record::read(runner)? else {
         return Ok(StorageStatus {
             backend: StorageBackend::Copy,
-            place: runner.join("volumes"),
+            path: runner.join("volumes"),
             mounted: true,
             size_bytes,
             free_bytes,
@@ -35,14 +35,14 @@ pub fn of_folder(runner: &Path) -> io::Result<StorageStatus> {
         });
     };
     let space = space(fsid);
-    let place = match &source {
+    let path = match &source {
         Source::Folder => runner.to_owned(),
         Source::File => runner.join(POOL_FILE),
         Source::Device(device) => device.clone(),
     };
     let lacking_bytes = match source {
         Source::File => {
-            let file = fs::metadata(&place)?;
+            let file = fs::metadata(&path)?;
             file.len()
                 .saturating_sub(file.blocks() * SECTOR)
                 .saturating_sub(free_bytes)
@@ -51,7 +51,7 @@ pub fn of_folder(runner: &Path) -> io::Result<StorageStatus> {
     };
     Ok(StorageStatus {
         backend: StorageBackend::Btrfs,
-        place,
+        path,
         mounted: space.is_some(),
         size_bytes: space.as_ref().map_or(0, |space| space.size),
         free_bytes: space.as_ref().map_or(0, Space::free),
@@ -70,7 +70,7 @@ pub fn of_file_system(folder: &Path) -> io::Result<(u64, u64)> {
 pub fn quota(fsid: Uuid, subvolume: u64) -> Option<(u64, Option<u64>)> {
     let group = sysfs(fsid).join(format!("qgroups/0_{subvolume}"));
     let limit = number(&group.join("max_referenced"))?;
-    // What is written and has no place on the disk yet.
+    // What is written and has no blocks on the disk yet.
     let reserved = number(&group.join("rsv_data")).unwrap_or(0);
     let used = number(&group.join("referenced"))? + reserved;
     Some((used, (limit > 0).then_some(limit)))
@@ -154,6 +154,6 @@ mod tests {
         .unwrap();
         let status = of_folder(folder.path()).unwrap();
         assert!(!status.mounted, "{status:?}");
-        assert_eq!(status.place, Path::new("/dev/vdb"));
+        assert_eq!(status.path, Path::new("/dev/vdb"));
     }
 }

@@ -1,5 +1,5 @@
-//! Hard links of a layer to files of layers below it. Layers are unpacked each alone, and shared by images, so these links
-//! are recorded, and made where all layers of an image are known ([`crate::runner::link_layer`]).
+//! Hard links of a layer to files of layers below it. Each layer is unpacked alone, and shared by images, so these links
+//! are recorded, and created once all layers of an image are known ([`crate::runner::link_layer`]).
 
 use std::{
     io,

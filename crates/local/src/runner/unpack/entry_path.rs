@@ -13,8 +13,8 @@ const DEPTH_MAX: usize = 256;
 /// Linux's NAME_MAX.
 pub(super) const NAME_MAX: usize = 255;
 
-/// A path without empty and `.` parts; the root is empty. An absolute one is meant from the
-/// layer's root, as everywhere in OCI layers.
+/// Normalizes a path: no empty and `.` parts; the root is empty. An absolute path is relative to the
+/// layer's root, as in all OCI layers.
 pub(super) fn normal(path: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut normal = Vec::with_capacity(path.len());
     let mut depth = 0;
@@ -46,7 +46,7 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// A folder below `root`, as something to make entries in.
+/// Opens a folder below `root`, to create entries in it.
 pub(super) fn open_below(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let open = |resolve| {
@@ -79,7 +79,7 @@ pub(super) fn open_below(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, E
     }
 }
 
-/// A folder itself, as something to describe.
+/// Opens a folder itself, to set its metadata.
 pub(super) fn open_folder(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     openat(
         parent,

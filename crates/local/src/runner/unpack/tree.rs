@@ -208,7 +208,7 @@ impl Tree<'_> {
         futimens(&fd, &times(entry.mtime)).map_err(|e| write_error(entry, e))
     }
 
-    /// One buffer's worth, within the limits.
+    /// Copies up to one buffer, within the limits.
     fn copy(
         &mut self,
         entry: &Entry,
@@ -291,7 +291,7 @@ impl Tree<'_> {
         // The target may be any path: it is resolved in the sandbox.
         let target = entry.target.as_slice();
         if target.is_empty() || target.contains(&0) {
-            return Err(refused(entry, "is a link to nothing"));
+            return Err(refused(entry, "is a link without a target"));
         }
         self.create_or_replace(entry, parent, name, || symlinkat(target, parent, name))?;
         self.describe(entry, parent, name)
@@ -329,7 +329,7 @@ impl Tree<'_> {
         match self.create_or_replace(entry, parent, name, || {
             linkat(&from, target, parent, name, AtFlags::empty())
         }) {
-            // The entry itself had the target's name.
+            // The entry has its target's name.
             Err(UnpackError::Write { error, .. }) if error.raw_os_error() == Some(libc::ENOENT) => {
                 Err(refused(
                     entry,
@@ -343,8 +343,8 @@ impl Tree<'_> {
         }
     }
 
-    /// Leaves a hard link for when the layers below are known. A file or a deletion of an earlier entry under its name
-    /// goes, as for any other entry.
+    /// Defers a hard link until the layers below are known. A file or a deletion of an earlier entry under its name
+    /// is removed, as for any other entry.
     fn defer(
         &mut self,
         entry: &Entry,
@@ -407,7 +407,7 @@ impl Tree<'_> {
             return Ok(());
         }
         if hidden.is_empty() || hidden == b"." || hidden == b".." {
-            return Err(refused(entry, "deletes nothing that has a name"));
+            return Err(refused(entry, "deletes an entry without a name"));
         }
         match mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => {
@@ -526,10 +526,10 @@ impl Tree<'_> {
             return Ok(Rc::clone(fd));
         }
         let failed = |e| match e {
-            Errno::NOTDIR => refused(entry, "is below something that is no folder"),
+            Errno::NOTDIR => refused(entry, "is below something that is not a folder"),
             Errno::LOOP => refused(
                 entry,
-                "is below a link that leads nowhere, in circles or too deep",
+                "is below a link that is broken, forms a loop or leads too deep",
             ),
             e => write_error(entry, e),
         };
@@ -547,7 +547,7 @@ impl Tree<'_> {
                             self.count()?;
                             match mkdirat(&above, split(&path[..end]).1, Mode::from_raw_mode(0o755)) {
                                 Ok(()) => open_below(self.root, &path[..end]).map_err(failed)?,
-                                // A link that leads nowhere.
+                                // A broken link.
                                 Err(Errno::EXIST) => return Err(failed(Errno::LOOP)),
                                 Err(e) => return Err(self.full(entry, e)),
                             }
