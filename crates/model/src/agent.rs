@@ -48,7 +48,7 @@ impl FromStr for Agent {
         let found = Self::ALL.iter().find(|agent| agent.name() == text);
         found.copied().ok_or_else(|| {
             format!(
-                "`{text}` is no agent: use {}",
+                "unknown agent `{text}`: use {}",
                 Self::ALL
                     .iter()
                     .map(|agent| agent.name())

@@ -197,7 +197,7 @@ impl std::str::FromStr for HostHeader {
         match word {
             "public" => Ok(Self::Public),
             "localhost" => Ok(Self::Localhost),
-            _ => Err(format!("{word:?} is neither public nor localhost")),
+            _ => Err(format!("unknown host header {word:?}: use public or localhost")),
         }
     }
 }
@@ -214,7 +214,7 @@ pub enum Sharing {
     Public,
 }
 
-/// `PUT /api/projects/{project}/ports/{port}`: what it does not name stays.
+/// `PUT /api/projects/{project}/ports/{port}`: absent fields are not changed.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SharePort {

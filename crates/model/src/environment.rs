@@ -146,7 +146,7 @@ pub struct Addresses<'a> {
 }
 
 /// Variables of the public addresses: ours, for programs that form URLs, and those with which development servers
-/// accept requests for a preview host. Every server of a project may be asked under any port, so they name the whole
+/// accept requests for a preview host. Every server of a project may be requested under any port, so they name the whole
 /// domain; who may open a preview is decided before a request reaches the sandbox.
 #[must_use]
 pub fn of_addresses(addresses: &Addresses<'_>) -> Environment {

@@ -54,7 +54,7 @@ pub struct Field {
     pub suggestion: Option<String>,
 }
 
-/// Cause of a failed attempt. All kinds are retried as long as the desired state stands.
+/// Cause of a failed attempt. All kinds are retried until the desired state is reached or changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum FailureKind {

@@ -13,7 +13,7 @@ pub enum EventKind {
     ProjectCreated,
     ProjectChanged,
     ProjectDeleted,
-    /// A project is no longer shared with the reader, or was deleted. The event tells nothing else about it.
+    /// A project is no longer shared with the reader, or was deleted. The event has no other data about it.
     ShareEnded,
     /// A lifecycle action was requested: start, stop, restart, terminate.
     LifecycleRequested,

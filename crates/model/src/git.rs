@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GitStatus {
-    /// The project's folder is a git repository. If not, the other fields say nothing.
+    /// The project's folder is a git repository. If not, the other fields have no meaning.
     #[serde(default = "yes")]
     pub repository: bool,
     /// Absent when no branch is checked out.

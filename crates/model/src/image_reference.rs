@@ -1,6 +1,6 @@
 //! Image names: the one check of their form, for the server, both drivers and the image store.
 //!
-//! It is a filter before anything is asked of a registry, not a parser: the parts of a reference
+//! It is a filter before any request to a registry, not a parser: the parts of a reference
 //! come from `oci_spec::distribution::Reference` where they are needed. This crate does not depend
 //! on oci-spec, because sandboxd, which is in every sandbox, depends on this crate.
 

@@ -37,7 +37,7 @@ impl std::str::FromStr for Mode {
         match text {
             "relay" => Ok(Self::Relay),
             "inject" => Ok(Self::Inject),
-            _ => Err(format!("`{text}` is neither `relay` nor `inject`")),
+            _ => Err(format!("unknown mode `{text}`: use `relay` or `inject`")),
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct ProjectName(String);
 
 /// Invalid project name, with the nearest valid one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} cannot be a project name: {PROJECT_NAME_RULE}{}", .suggestion.as_ref().map(|s| format!("; {s:?} would do")).unwrap_or_default())]
+#[error("{given:?} cannot be a project name: {PROJECT_NAME_RULE}{}", .suggestion.as_ref().map(|s| format!("; use {s:?}")).unwrap_or_default())]
 pub struct InvalidProjectName {
     pub given: String,
     /// Offered to the person, never used silently.

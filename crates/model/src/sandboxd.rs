@@ -21,7 +21,7 @@ pub const LISTENER_FD: i32 = 3;
 pub const BOOT_FD: i32 = 4;
 /// Path of sandboxd in every sandbox, whatever the image.
 pub const SANDBOXD_PATH: &str = "/.fsa/sandboxd";
-/// User of the person in a sandbox.
+/// User that terminals, commands and the start command run as.
 pub const USER_NAME: &str = "dev";
 /// Its user and group id, which most images do not use.
 pub const USER_ID: u32 = 1000;
@@ -246,7 +246,7 @@ pub enum ExecMessage {
     #[serde(rename_all = "camelCase")]
     Exit { exit_code: i32, timed_out: bool },
     /// Sandbox, last: the command could not be started. A shell's exit code for it: 127 where there is no such
-    /// command, 126 where it is no program.
+    /// command, 126 where it is not executable.
     #[serde(rename_all = "camelCase")]
     Error {
         message: String,

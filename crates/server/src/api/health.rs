@@ -1,7 +1,7 @@
 //! Liveness, readiness and metrics endpoints.
 //!
 //! The metrics name users' routes and the load, so on the main host they are for programs on this machine alone. For
-//! others there is a listener of their own ([`metrics_router`]), which an operator opens.
+//! others there is a separate listener ([`metrics_router`]), which an operator opens.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -122,7 +122,7 @@ async fn metrics(State(app): State<App>, request: Parts) -> Result<Response> {
     Ok(encoded(&app))
 }
 
-/// The metrics, on a listener of their own, for everyone who reaches it.
+/// The metrics, on a separate listener, for everyone who reaches it.
 pub(super) fn metrics_router(app: App) -> Router {
     Router::new()
         .route("/metrics", get(async |State(app): State<App>| encoded(&app)))
