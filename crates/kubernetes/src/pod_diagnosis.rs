@@ -138,8 +138,8 @@ fn container_failure(status: &ContainerStatus) -> Option<Failure> {
     ))
 }
 
-/// The failure of an image pull. Only a registry's refusal is a user error; a registry that does not answer may do so
-/// later.
+/// The failure of an image pull. Only an error response of the registry is a user error; no answer is
+/// transient.
 pub fn image_pull_failure(image: &str, reason: &str, message: Option<&str>) -> Failure {
     let text = message.unwrap_or_default().to_ascii_lowercase();
     let contains = |parts: &[&str]| parts.iter().any(|part| text.contains(part));

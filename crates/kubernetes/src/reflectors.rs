@@ -343,7 +343,7 @@ async fn notify_when_reachable(client: Client, context: WatchContext) {
         context.disconnected.notified().await;
         for pause in WatchBackoff::default() {
             tokio::time::sleep(pause).await;
-            // A refusal is an answer too.
+            // An error response is an answer too.
             let answer = tokio::time::timeout(CALL_TIMEOUT, client.apiserver_version()).await;
             if matches!(answer, Ok(Ok(_) | Err(kube::Error::Api(_)))) {
                 break;

@@ -1,4 +1,4 @@
-//! Settings of a Kubernetes region: how to reach the cluster, and what its objects look like where clusters differ.
+//! Settings of a Kubernetes region: how to reach the cluster, and the parts of its objects that differ between clusters.
 //! Plain data, read from the server's settings file.
 
 use std::{collections::BTreeMap, path::PathBuf};

@@ -189,7 +189,7 @@ async fn an_observation_after_a_recent_sign_in_does_not_sign_in_again() {
     let database = database();
     server.databases.ensure(&database).await.unwrap();
     let sessions = async || {
-        // Statistics of a connection are reported when it ends, so this waits for one of its own.
+        // Statistics of a connection are reported when it ends, so this waits for its own connection.
         server.sign_in(&database).await.unwrap().close().await.unwrap();
         server.sessions(&database).await
     };
@@ -245,7 +245,7 @@ async fn waiting_for_a_permit_while_the_server_is_busy_is_no_failure() {
         let observe = server.databases.observe(&absent);
         let observed = tokio::time::timeout(std::time::Duration::from_secs(30), observe).await;
         assert_eq!(observed.unwrap().unwrap(), ObservedDatabase::Absent);
-        // Longer than the pool's timeout of 5 s for a connection. Real time: the server is a process of its own, and a
+        // Longer than the pool's timeout of 5 s for a connection. Real time: the server is a separate process, and a
         // paused clock would expire the timeouts of connections that are in use.
         tokio::time::sleep(std::time::Duration::from_secs(6)).await;
         sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
@@ -267,7 +267,7 @@ async fn a_changed_password_is_repaired() {
         .execute(&mut connection)
         .await
         .unwrap();
-    // Stands for another control plane, or for this one at its next verification: until then its own sign-in is cached.
+    // Acts as another control plane, or as this one at its next verification: until then its own sign-in is cached.
     let later = PostgresDatabases::new(&server.settings).unwrap();
     assert_eq!(later.observe(&database).await.unwrap(), ObservedDatabase::Partial);
     later.ensure(&database).await.unwrap();

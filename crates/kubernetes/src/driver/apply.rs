@@ -31,7 +31,7 @@ use crate::{
 
 /// For a pod to run: its image may have to be pulled. The caller's own timeout is longer.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long a pod may stay unscheduled or fail in other ways that may pass, before that is reported as the failure.
+/// How long a pod may stay unscheduled or fail in other ways that may be transient, before that is reported as the failure.
 const SCHEDULING_GRACE: Duration = Duration::from_secs(20);
 /// For pods and objects to be deleted: more than a pod's termination grace period.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(45);

@@ -104,7 +104,7 @@ pub fn pods(labels: &[(&str, &str)]) -> NetworkPolicyPeer {
 }
 
 /// Every IPv4 address that is globally reachable. DNS and the ranges of the setting `allow` are
-/// exceptions, as rules of their own.
+/// exceptions, as separate rules.
 fn public_internet() -> NetworkPolicyPeer {
     let except = SPECIAL_PURPOSE_V4.map(|special| special.network.to_string());
     block("0.0.0.0/0", &except.each_ref().map(String::as_str))

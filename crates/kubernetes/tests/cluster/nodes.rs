@@ -83,7 +83,7 @@ impl<'a> Simulated<'a> {
         self.report(name, ready).await;
     }
 
-    /// Reports the status of the nodes again and again: the controllers take a node that is silent for a while for lost.
+    /// Reports the status of the nodes repeatedly: the controllers treat a node without reports as lost.
     async fn heartbeats(&self) {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;

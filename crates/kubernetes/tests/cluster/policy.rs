@@ -22,7 +22,7 @@ use crate::{
 
 /// Tries within which a created or deleted policy must take effect; one that times out takes seconds.
 const TRIES: usize = 20;
-/// Prints for each `address:port` whether it answers at all: a refusal is an answer too.
+/// Prints for each `address:port` whether it answers at all: a refused connection is an answer too.
 const PROBE: &str = "import socket, sys
 def probe(target):
     host, port = target.rsplit(':', 1)
@@ -139,7 +139,7 @@ async fn a_sandbox_reaches_only_its_own_database_and_the_ingress_controller_reac
     tokio::join!(ensure(&fixture, &own), ensure(&fixture, &others));
     start(&fixture, &spec).await;
     let edge = bystander(&fixture, "edge").await;
-    let stranger = bystander(&fixture, "stranger").await;
+    let unrelated = bystander(&fixture, "unrelated").await;
     let address = |pod: Pod| pod.status.unwrap().pod_ip.unwrap();
 
     // Egress: to its own database by the name that the sandbox is given, not to the neighbor's by its address.
@@ -158,7 +158,7 @@ async fn a_sandbox_reaches_only_its_own_database_and_the_ingress_controller_reac
     probe.extend(targets.iter().map(String::as_str));
     for (pod, expected) in [
         (&edge, "answers answers silent silent"),
-        (&stranger, "silent silent silent silent"),
+        (&unrelated, "silent silent silent silent"),
     ] {
         assert_eq!(
             probe_output_in(&fixture, pod, &probe, expected).await,
