@@ -51,7 +51,7 @@ fn answer(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Requests have bodies of one byte: `l` requests the long response, `p` the same at the pace of a line, `s` the
+/// Requests have bodies of one byte: `l` requests the long response, `p` the same at the rate of a line, `s` the
 /// short one.
 fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
     let _ = stream.set_nodelay(true);
@@ -100,7 +100,7 @@ fn write_paced(stream: &mut TcpStream, whole: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The client: prints the median milliseconds to the first byte of the body, and MB/s of a long answer at the pace
+/// The client: prints the median milliseconds to the first byte of the body, and MB/s of a long answer at the rate
 /// of a line and as fast as possible. In a sandbox `address` and `prefix` are those of its local proxy.
 pub fn run_client(address: &str, prefix: &str, token: &str) {
     let mut stream = TcpStream::connect(address).expect("the server listens");

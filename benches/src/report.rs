@@ -66,14 +66,14 @@ pub fn table(rows: &[Row]) -> String {
             Target::AtLeast(least) => format!("≥ {} {}", number(least), row.unit),
             Target::None => String::new(),
         };
-        let verdict = match row.is_met() {
+        let result = match row.is_met() {
             Some(true) => "met",
             Some(false) => "**missed**",
             None => "",
         };
         let _ = writeln!(
             text,
-            "| {} | {} {} | {floor} | {ratio} | {target} | {verdict} |",
+            "| {} | {} {} | {floor} | {ratio} | {target} | {result} |",
             row.what,
             number(row.ours),
             row.unit

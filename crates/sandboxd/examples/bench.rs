@@ -155,9 +155,9 @@ impl Terminal {
     }
 
     /// Reads until so many bytes are in the buffer.
-    fn fill(&mut self, wanted: usize) {
-        while self.filled - self.at < wanted {
-            if self.buffer.len() - self.at < wanted || self.at > self.buffer.len() / 2 {
+    fn fill(&mut self, needed: usize) {
+        while self.filled - self.at < needed {
+            if self.buffer.len() - self.at < needed || self.at > self.buffer.len() / 2 {
                 self.buffer.copy_within(self.at..self.filled, 0);
                 self.filled -= self.at;
                 self.at = 0;

@@ -98,7 +98,7 @@ pub fn prepare(accounts: &Accounts, home: &Path, hostname: &str, nameservers: &[
         if let Some(root) = etc.parent() {
             for (name, mode) in REQUIRED_FOLDERS {
                 tried(
-                    &format!("/{name} could not be made"),
+                    &format!("/{name} could not be created"),
                     ensure_folder(&root.join(name), mode),
                 );
             }

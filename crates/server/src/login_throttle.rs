@@ -25,7 +25,7 @@ use crate::{
 
 /// Above this number of keys, those with a full quota are dropped.
 pub(crate) const PRUNE_ABOVE: usize = 10_000;
-/// How often at most that is done, since it looks at every key.
+/// How often at most that is done, since it reads every key.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counts attempts.
@@ -84,7 +84,7 @@ impl LoginThrottle {
         self.by_network.count(&network_of(address))
     }
 
-    /// Whether one more refused attempt is written to the audit log, which strangers would otherwise fill.
+    /// Whether one more refused attempt is written to the audit log, which anonymous clients would otherwise fill.
     #[must_use]
     pub fn admits_audit_entry(&self) -> bool {
         self.refusals.count(&()).is_ok()

@@ -1,4 +1,4 @@
-//! Embedded files of the web application (`web/dist`). They are a crate of their own so that a change of the page
+//! Embedded files of the web application (`web/dist`). They are a separate crate so that a change of the page
 //! recompiles nothing else, and so that a checkout in which the page was never built compiles too.
 
 use std::borrow::Cow;

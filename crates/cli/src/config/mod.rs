@@ -282,7 +282,7 @@ mod tests {
             serve: ServeArguments,
         }
         let settings = |arguments: &[&str]| {
-            // The variable of this test process: PATH stands for FSA_USER.
+            // The variable of this test process: PATH is used in place of FSA_USER.
             let command = Command::command().mut_arg("user", |argument| argument.env("PATH"));
             let matches = command.try_get_matches_from(arguments).unwrap();
             Command::from_arg_matches(&matches).unwrap().serve.settings

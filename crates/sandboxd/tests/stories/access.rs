@@ -69,10 +69,7 @@ async fn the_first_start_creates_the_persons_home() {
         .start()
         .await;
     assert!(sandbox.project().is_dir());
-    assert!(
-        sandbox.home().join(".profile").exists(),
-        "the skeleton was copied"
-    );
+    assert!(sandbox.home().join(".profile").exists(), "/etc/skel was copied");
     let etc = |name: &str| std::fs::read_to_string(sandbox.folder.path().join("etc").join(name)).unwrap();
     assert_eq!(etc("resolv.conf"), "nameserver 169.254.1.1\n");
     let who = sandbox

@@ -111,7 +111,7 @@ impl SandboxBuilder {
         fs::create_dir_all(etc.join("skel")).unwrap();
         fs::write(etc.join("passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
         fs::write(etc.join("group"), "root:x:0:\nwork:x:4242:dev\n").unwrap();
-        fs::write(etc.join("skel/.profile"), "# from the skeleton\n").unwrap();
+        fs::write(etc.join("skel/.profile"), "# from /etc/skel\n").unwrap();
         // A plain prompt, without sequences that only a real screen needs.
         fs::write(etc.join("skel/.gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
         fs::write(etc.join("skel/.inputrc"), "set enable-bracketed-paste off\n").unwrap();

@@ -1,7 +1,7 @@
 //! Our own cookies: the list of them, how they are written and read, and what keeps them apart from the cookies of
 //! applications.
 //!
-//! The gateway serves applications under hosts of their own, and browsers send our cookies there. So the names with
+//! The gateway serves applications under separate hosts, and browsers send our cookies there. So the names with
 //! the prefix `fsa_` are ours on every host: [`strip`] removes them from a request to an application, [`confine`]
 //! from its answers. Both leave every other byte of the two fields as it was.
 

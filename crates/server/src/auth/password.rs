@@ -52,7 +52,7 @@ pub async fn hash(password: SecretString, priority: Priority) -> Result<String> 
     on_blocking_thread(priority, move || hash_blocking(password.expose_secret())).await?
 }
 
-/// Whether `password` matches the hash. `None` stands for a user that does not exist or has no password, and takes as
+/// Whether `password` matches the hash. `None` means a user that does not exist or has no password, and takes as
 /// long.
 ///
 /// # Errors
@@ -116,11 +116,11 @@ mod tests {
 
     #[tokio::test]
     async fn unknown_clients_do_not_block_known_users() {
-        // The test's process has no other hashes in flight; so these permits stand for those of unknown clients.
+        // The test's process has no other hashes in flight; so these permits are those of unknown clients.
         let _all = UNKNOWN_QUEUE.acquire_many(24).await.unwrap();
         let _and_waiting = HASH_QUEUE.acquire_many(24).await.unwrap();
-        let stranger = verify("x".to_owned().into(), None, Priority::Unknown).await;
-        assert_eq!(stranger.unwrap_err().status(), 503);
+        let unknown = verify("x".to_owned().into(), None, Priority::Unknown).await;
+        assert_eq!(unknown.unwrap_err().status(), 503);
         assert!(
             !verify("x".to_owned().into(), None, Priority::Known)
                 .await

@@ -91,7 +91,7 @@ fn forbidden_by_options(response: &HeaderMap, embedder: Embedder) -> Option<Stri
         [only] if only == "deny" => true,
         [only] if only == "sameorigin" => embedder != Embedder::Unknown,
         [_] | [] => false,
-        // Browsers take contradictory values as a refusal.
+        // Browsers forbid the frame where the values contradict each other.
         several => several.iter().any(known),
     };
     forbids.then(|| {
@@ -173,7 +173,7 @@ fn is_port(port: Option<&str>, scheme: &str, page: &Url) -> bool {
     let own = page.port_or_known_default();
     match port {
         Some("*") => true,
-        // The default port of http stands for that of https, too.
+        // The default port of http also matches that of https.
         Some("80") if scheme == "http" && own == Some(443) => true,
         Some(port) => port.parse().ok() == own,
         None => page.port().is_none(),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_frames_a_page_is_told_by_the_request() {
+    fn what_frames_a_page_is_known_from_the_request() {
         let page = Url::parse("http://localhost:8080").unwrap();
         let of = |fields: &[(&str, &str)]| {
             let mut headers = headers(fields);

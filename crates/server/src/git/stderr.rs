@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_of_git_are_left_out() {
+    fn advice_of_git_is_left_out() {
         let error = explain_stderr(
             GitOperation::Pull,
             "hint: You have divergent branches and need to specify how to reconcile them.\n\

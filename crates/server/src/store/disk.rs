@@ -15,7 +15,7 @@ pub struct Measured {
 }
 
 /// Projects whose last measurement is older than `older_than`, the oldest first: all projects (`all`), or only those
-/// of owners who have a disk limit of their own.
+/// of owners whose disk limit is not the default.
 ///
 /// # Errors
 /// The database does not answer.

@@ -138,7 +138,7 @@ pub async fn write_progress(
 }
 
 /// Writes the result of an attempt and releases the lease. A requeue during the attempt makes the sandbox due at once,
-/// unless the attempt failed: then the back-off stands. Returns false and writes nothing where the lease is lost or
+/// unless the attempt failed: then the backoff is kept. Returns false and writes nothing where the lease is lost or
 /// the generation has changed.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use crate::{
     settings,
 };
 
-/// Checks the quotas after a change in this transaction; a refusal rolls it back. From here to the commit, no other
+/// Checks the quotas after a change in this transaction; an exceeded quota rolls it back. From here to the commit, no other
 /// change that adds to the same limit is checked.
 ///
 /// # Errors

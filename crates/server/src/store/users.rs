@@ -253,7 +253,7 @@ pub async fn first_owner(connection: &mut PgConnection) -> Result<Option<(UserId
     })
 }
 
-/// Adds to these users their usage, and the server's limits where they have none of their own.
+/// Adds to these users their usage, and the server's limits where they have no limits.
 ///
 /// # Errors
 /// The database does not answer.

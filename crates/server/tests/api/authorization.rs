@@ -141,7 +141,7 @@ enum Role {
     /// An expired token of the project's owner.
     Expired,
     /// A signed-in user with whom the project is not shared.
-    Stranger,
+    NonMember,
     /// An owner of the system with whom the project is not shared.
     SystemOwner,
     /// A user with this role in the project.
@@ -155,7 +155,7 @@ enum Role {
 const ALL_CLIENTS: [Role; 10] = [
     Role::Anonymous,
     Role::Expired,
-    Role::Stranger,
+    Role::NonMember,
     Role::SystemOwner,
     Role::Elsewhere,
     Role::ReadOnly,
@@ -183,7 +183,7 @@ fn expected(need: Need, who: Role, operation: &str) -> u16 {
         }
         (Anyone, _) => 0,
         (_, Role::Anonymous | Role::Expired) => 401,
-        (In(_), Role::Stranger | Role::SystemOwner) => 404,
+        (In(_), Role::NonMember | Role::SystemOwner) => 404,
         (In(least), Role::Is(role)) => {
             if role < least {
                 403
@@ -244,7 +244,7 @@ impl Scene {
                 Role::Expired,
                 token(json!({"name": "old", "expiresAt": "2999-01-01T00:00:00Z"})).await,
             ),
-            (Role::Stranger, world.member_in_browser("grace").await),
+            (Role::NonMember, world.member_in_browser("grace").await),
             (Role::SystemOwner, world.owner_in_browser().await),
             (
                 Role::Elsewhere,
@@ -366,7 +366,7 @@ impl Scene {
     /// A client. It is a new one where the operation ends the client's credential.
     async fn client(&self, who: Role, operation: &str) -> Client {
         let ends = operation == "post /api/auth/sign-out";
-        let signed_in = matches!(who, Role::Stranger | Role::SystemOwner | Role::Is(_));
+        let signed_in = matches!(who, Role::NonMember | Role::SystemOwner | Role::Is(_));
         let client = &self.people.iter().find(|(one, _)| *one == who).unwrap().1;
         if ends && signed_in {
             let link = client.post_empty("/api/auth/links").await.expect(201);

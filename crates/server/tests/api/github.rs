@@ -110,7 +110,7 @@ async fn a_sign_in_ends_the_previous_session() {
 async fn invalid_and_reused_states_are_refused() {
     let (world, github) = world(anyone()).await;
     let (browser, back) = begin_sign_in(&github, &world.anonymous()).await;
-    let (stranger, others) = begin_sign_in(&github, &world.anonymous()).await;
+    let (attacker, others) = begin_sign_in(&github, &world.anonymous()).await;
 
     let (path, _) = back.split_once("&state=").unwrap();
     refused(browser.get(&format!("{path}&state=guessed")).await, 403);
@@ -119,7 +119,7 @@ async fn invalid_and_reused_states_are_refused() {
     refused(world.anonymous().get(&others).await, 403);
     refused(browser.get(&others).await, 403);
     // The attempt used the state up: its own browser cannot use it now either.
-    refused(stranger.get(&others).await, 403);
+    refused(attacker.get(&others).await, 403);
     assert_eq!(users(&world), "0");
 
     browser.get(&back).await.expect(303);

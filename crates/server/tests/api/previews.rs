@@ -265,25 +265,27 @@ async fn a_page_reaches_other_private_ports_of_its_project() {
 
     // Pages of other projects and sites, and programs that claim nothing, do not get in by this cookie.
     let port = scene.world.address.port();
-    for stranger in [
+    for foreign_origin in [
         "https://evil.example".to_owned(),
         format!("http://evil--5173.apps.localhost:{port}"),
         format!("http://todo--5173--evil.apps.localhost:{port}"),
         "http://todo--5173.apps.localhost:1".into(),
         "null".into(),
     ] {
-        let refused = browser.cross_site(&stranger, &back).get("/api").await;
+        let refused = browser.cross_site(&foreign_origin, &back).get("/api").await;
         assert!(
             [401, 403].contains(&refused.status.as_u16()),
-            "{stranger}: {}",
+            "{foreign_origin}: {}",
             refused.status
         );
         assert!(
             !refused.headers.contains_key("access-control-allow-origin"),
-            "{stranger}"
+            "{foreign_origin}"
         );
-        let refused = preflight(&stranger).send(Method::OPTIONS, "/api", None).await;
-        assert_eq!(refused.status, 401, "{stranger}");
+        let refused = preflight(&foreign_origin)
+            .send(Method::OPTIONS, "/api", None)
+            .await;
+        assert_eq!(refused.status, 401, "{foreign_origin}");
     }
     let client = browser.with_cookies(scene.world.anonymous().with("host", &back), &back, |name| {
         name.ends_with("fsa_ports")

@@ -28,7 +28,7 @@ pub struct Github {
 
 type Inner = Arc<Mutex<GithubState>>;
 /// The response to a token that the stand-in did not issue.
-type Refusal = (StatusCode, Json<Value>);
+type ErrorResponse = (StatusCode, Json<Value>);
 type Fields = Query<BTreeMap<String, String>>;
 
 #[derive(Default)]
@@ -233,7 +233,7 @@ async fn narrow(
     State(inner): State<Inner>,
     headers: HeaderMap,
     Json(request): Json<Value>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ErrorResponse> {
     // `client:client-secret`
     let right = headers
         .get("authorization")
@@ -251,7 +251,7 @@ async fn narrow(
     Ok(Json(json!({"token": token})))
 }
 
-fn allowed(state: &GithubState, headers: &HeaderMap) -> Result<(), Refusal> {
+fn allowed(state: &GithubState, headers: &HeaderMap) -> Result<(), ErrorResponse> {
     let sent = headers.get("authorization").and_then(|value| value.to_str().ok());
     let token = sent
         .and_then(|value| value.strip_prefix("Bearer "))
@@ -264,7 +264,7 @@ fn allowed(state: &GithubState, headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-async fn user(State(inner): State<Inner>, headers: HeaderMap) -> Result<Json<Value>, Refusal> {
+async fn user(State(inner): State<Inner>, headers: HeaderMap) -> Result<Json<Value>, ErrorResponse> {
     let state = inner.lock().unwrap();
     allowed(&state, &headers)?;
     Ok(Json(
@@ -276,7 +276,7 @@ async fn organizations(
     State(inner): State<Inner>,
     headers: HeaderMap,
     page: Fields,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ErrorResponse> {
     let state = inner.lock().unwrap();
     allowed(&state, &headers)?;
     let all: Vec<_> = state
@@ -291,7 +291,7 @@ async fn repositories(
     State(inner): State<Inner>,
     headers: HeaderMap,
     page: Fields,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ErrorResponse> {
     let state = inner.lock().unwrap();
     allowed(&state, &headers)?;
     Ok(paged(&state.repositories, &page))
