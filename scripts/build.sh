@@ -10,5 +10,5 @@ say "compiling fsa (release)"
 cargo build --locked --release --package fsa-cli
 say "compiling fsa-sandboxd (release, static)"
 build_sandboxd release
-# Beside `fsa`, where every command of it looks for it.
+# Beside `fsa`, where every command of it searches for it.
 install -m 755 "$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd" "$CARGO_TARGET_DIR/release/fsa-sandboxd"

@@ -33,7 +33,7 @@ finish() {
     [ -z "$started" ] || say "fsa serve has ended. Sandboxes keep running; to end them: $FSA_BIN halt --data-dir $FSA_DATA_DIR"
 }
 
-# Other commands of `fsa` look for fsa-sandboxd beside it.
+# Other commands of `fsa` search for fsa-sandboxd beside it.
 build() {
     scripts/build-web.sh && cargo build --locked --package fsa-cli && build_sandboxd debug &&
         install -m 755 "$FSA_SANDBOXD" "$CARGO_TARGET_DIR/debug/fsa-sandboxd"

@@ -9,7 +9,7 @@ for file in "$program" "$sandboxd" "$authorities"; do
     [ -r "$file" ] ||
         die "$file is missing: scripts/build.sh makes the programs, the Debian package ca-certificates has the authorities"
 done
-# With the dynamic linker among them, by the paths at which the program looks for them.
+# With the dynamic linker among them, by the paths at which the program opens them.
 mapfile -t libraries < <(ldd "$program" | awk '$2 == "=>" { print $3 } $1 ~ /^\// { print $1 }')
 mapfile -t library_files < <(readlink -f "${libraries[@]}")
 # shellcheck disable=SC2034  # read by scripts/build-image.sh

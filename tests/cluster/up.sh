@@ -29,7 +29,7 @@ read -r -t 30 -u 7 line || line=
 exec 7<&-
 [ "$line" = ready ] || {
     tail -n 5 "$DIR/logs/warden.log" >&2
-    die "the cluster's namespaces could not be made"
+    die "the cluster's namespaces could not be created"
 }
 addresses "$(cat "$DIR/slot")"
 # The cgroup that pods go to. On v1 the cpuset of a new group is empty and takes no process until it is filled.

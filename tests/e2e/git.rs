@@ -260,12 +260,12 @@ async fn panel(world: &World, github: &Github) {
     // The user resolves the conflict.
     let (refused, _) = git_of(&api, "shop", "pull", &json!({})).await;
     assert_eq!(refused, 409);
-    api.put("shop", "README", "everybody's shop\n").await;
+    api.put("shop", "README", "the team's shop\n").await;
     let (code, merged) = git_of(&api, "shop", "commit", &json!({"message": "Both", "all": true})).await;
     assert_eq!((code, &merged["merging"]), (200, &json!(false)), "{merged}");
     let (code, pushed) = git_of(&api, "shop", "push", &json!({})).await;
     assert_eq!((code, &pushed["ahead"]), (200, &json!(0)), "{pushed}");
-    assert_eq!(git(&shop, &["show", "main:README"]), "everybody's shop\n");
+    assert_eq!(git(&shop, &["show", "main:README"]), "the team's shop\n");
 }
 
 /// Publishes a project that was created without a repository.

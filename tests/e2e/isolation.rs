@@ -442,11 +442,11 @@ async fn another_user_sees_nothing_and_a_request_without_a_sign_in_is_refused() 
         let anonymous = request.send().await.expect("an answer");
         assert_eq!(anonymous.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
-    let stranger = PreviewClient::anonymous(&world).open("private", 3000, "/").await;
-    assert_ne!(stranger.status, StatusCode::OK);
+    let anonymous = PreviewClient::anonymous(&world).open("private", 3000, "/").await;
+    assert_ne!(anonymous.status, StatusCode::OK);
     assert!(
-        stranger.status.is_client_error() || stranger.status.is_redirection(),
-        "{stranger:?}"
+        anonymous.status.is_client_error() || anonymous.status.is_redirection(),
+        "{anonymous:?}"
     );
     world.finish().await;
 }

@@ -93,9 +93,9 @@ async fn the_coding_agent_writes_an_application_with_a_database_that_opens_at_it
     terminal.until("ended:0").await;
 
     api.until_port("visits", 3000).await;
-    let visitor = PreviewClient::owner(&world);
-    let first = visitor.open("visits", 3000, "/").await;
-    let second = visitor.open("visits", 3000, "/").await;
+    let preview_client = PreviewClient::owner(&world);
+    let first = preview_client.open("visits", 3000, "/").await;
+    let second = preview_client.open("visits", 3000, "/").await;
     assert_eq!(
         (first.body.as_str(), second.body.as_str()),
         ("<h1>visit 1</h1>", "<h1>visit 2</h1>")
@@ -208,13 +208,13 @@ async fn unmodified_next_js_and_flask_applications_run_on_3000_and_5000() {
     .await;
     api.until_port("apps", 3000).await;
     api.until_port("apps", 5000).await;
-    let visitor = PreviewClient::owner(&world);
-    let next = visitor.open("apps", 3000, "/").await;
+    let preview_client = PreviewClient::owner(&world);
+    let next = preview_client.open("apps", 3000, "/").await;
     assert!(
         next.status.is_success() && next.body.contains("Next.js says"),
         "{next:?}"
     );
-    let flask = visitor.open("apps", 5000, "/").await;
+    let flask = preview_client.open("apps", 5000, "/").await;
     let database = api.shell("apps", "psql -Atc 'SELECT current_database()'").await;
     assert_eq!(flask.body, format!("Flask has {0} and {0}", database.trim()));
     world.finish().await;

@@ -88,13 +88,13 @@ async fn connections_opened_by_a_share_or_a_token_end_with_it() {
     owner.until_port("common", 3000).await;
     let (grace, ada) = (join(&world, "grace").await, join(&world, "ada").await);
     share(&owner, "grace", "editor").await;
-    let visitor = |api: &Api| PreviewClient::with_token(&world, &api.token);
+    let preview_client = |api: &Api| PreviewClient::with_token(&world, &api.token);
 
     // A private preview is open to members only.
-    let seen = visitor(&grace).open("common", 3000, "/").await;
+    let seen = preview_client(&grace).open("common", 3000, "/").await;
     assert_eq!((seen.status, seen.body.as_str()), (StatusCode::OK, "private\n"));
     assert_ne!(
-        visitor(&ada).open("common", 3000, "/").await.status,
+        preview_client(&ada).open("common", 3000, "/").await.status,
         StatusCode::OK
     );
 
@@ -138,7 +138,7 @@ async fn connections_opened_by_a_share_or_a_token_end_with_it() {
     ends("a terminal of a share that was withdrawn", &mut hers.socket).await;
     ends("a program of a share that was withdrawn", &mut exec).await;
     assert_ne!(
-        visitor(&grace).open("common", 3000, "/").await.status,
+        preview_client(&grace).open("common", 3000, "/").await.status,
         StatusCode::OK
     );
     typed.type_in("echo owner-$((4+4))\r").await;

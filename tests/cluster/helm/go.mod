@@ -1,4 +1,4 @@
-// Helm, which applies the chart as an administrator would, in a module of its own: it needs other versions of
+// Helm, which applies the chart as an administrator would, in a separate module: it needs other versions of
 // Kubernetes' libraries than the cluster's own programs.
 module fsa.test/cluster/helm
 

@@ -1,4 +1,4 @@
-// KWOK, which simulates nodes, in a module of its own: it needs other versions of Kubernetes' libraries than the
+// KWOK, which simulates nodes, in a separate module: it needs other versions of Kubernetes' libraries than the
 // cluster's own programs.
 module fsa.test/cluster/kwok
 

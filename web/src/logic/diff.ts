@@ -1,6 +1,6 @@
 // Parser of a unified diff into lines with a kind each. Pure.
 
-/** Lines that are shown at most: more would make the page slow, and nobody reads them here. */
+/** Lines that are shown at most: more would make the page slow. */
 const maxLines = 5000;
 
 export type DiffLine = { text: string; kind: "added" | "removed" | "hunk" | "header" | "context"; color?: string };

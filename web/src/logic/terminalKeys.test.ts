@@ -18,7 +18,7 @@ it("leaves the keys of programs to them", () => {
   for (const key of ["Enter", "ctrl+Enter", "alt+Enter", "shift+Tab", "Escape", "F1", "ctrl+shift+c"]) expect(terminalKey(press(key), false, false)).toBe("program");
 });
 
-it("has few keys of its own", () => {
+it("handles few keys itself", () => {
   expect(terminalKey(press("ctrl+shift+k"), false, false)).toBe("palette");
   expect(terminalKey(press("meta+k"), true, false)).toBe("palette");
   expect(terminalKey(press("ctrl+shift+л"), false, false)).toBe("palette");

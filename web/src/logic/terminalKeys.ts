@@ -25,7 +25,7 @@ export function terminalKey(key: Key, mac: boolean, hasSelection: boolean): Term
   if (ctrlShift && isLetter(key, "f")) return "find";
   if (ctrlShift && isLetter(key, "c") && hasSelection) return "copy";
   if (ctrlShift && isLetter(key, "v")) return "paste";
-  // What prompts of coding agents take for a line break. A terminal has no code of its own for it.
+  // What prompts of coding agents take for a line break. A terminal has no separate code for it.
   if (key.key === "Enter" && key.shiftKey && !key.ctrlKey && !key.altKey && !key.metaKey) return { send: "\x1b\r" };
   return "program";
 }

@@ -152,7 +152,7 @@ await run(async ({ newPage }) => {
   await page.getByRole("list", { name: "Events" }).getByRole("listitem").nth(4).waitFor();
 
   // Stop with the button, start from the command palette. psql ended with the sandbox and does not come back, also when
-  // the page was not told so before the sandbox had stopped.
+  // the page was not notified before the sandbox had stopped.
   await page.route("**/terminals", (route) => route.abort());
   await page.getByRole("button", { name: "Stop", exact: true }).click();
   await status(page, "Stopped");

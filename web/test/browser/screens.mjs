@@ -123,7 +123,7 @@ await run(async ({ newPage }) => {
           await page.getByText("The file has changed since you opened it").waitFor({ state: "detached" });
           await page.getByRole("button", { name: "Actions for app.ts" }).click();
           await page.getByRole("menuitem", { name: "Delete" }).waitFor();
-          // Mantine's dropdown has an element of its own beside its items, which axe takes for an item.
+          // Mantine's dropdown has another element beside its items, which axe takes for an item.
           await inspectScreen("file-menu", ["color-contrast"]);
           await page.keyboard.press("Escape");
         }

@@ -156,25 +156,25 @@ await run(async ({ newPage }) => {
   };
   const { protocol, host } = new URL(url);
   const address = `${protocol}//demo--3000.${host}/`;
-  const headingForStranger = async (link) => {
+  const headingWithoutSession = async (link) => {
     const guest = await newPage();
     await guest.goto(link);
     const heading = await guest.getByRole("heading").first().innerText();
     await guest.context().close();
     return heading;
   };
-  check((await headingForStranger(address)) === "Sign in", "a private port requires a sign-in");
+  check((await headingWithoutSession(address)) === "Sign in", "a private port requires a sign-in");
   await setVisibility("Anyone with the link");
   const link = await page.getByRole("textbox", { name: "Link" }).inputValue();
   await escape(page);
-  check((await headingForStranger(link)) === "Come in", `the link ${link} opens the port`);
-  check((await headingForStranger(address)) !== "Come in", "without the link the port is not accessible");
+  check((await headingWithoutSession(link)) === "Come in", `the link ${link} opens the port`);
+  check((await headingWithoutSession(address)) !== "Come in", "without the link the port is not accessible");
   await setVisibility("Public");
   await until("a public port", async () => (await api("GET", "/api/projects/demo/ports")).items.some((port) => port.port === 3000 && port.sharing === "public"));
-  check((await headingForStranger(address)) === "Come in", "a public port is accessible");
+  check((await headingWithoutSession(address)) === "Come in", "a public port is accessible");
   await setVisibility("Members only");
   await until("a private port", async () => (await api("GET", "/api/projects/demo/ports")).items.some((port) => port.port === 3000 && port.sharing === "private"));
-  check((await headingForStranger(address)) === "Sign in", "a port that is private again requires a sign-in");
+  check((await headingWithoutSession(address)) === "Sign in", "a port that is private again requires a sign-in");
 
   // Where the application forbids to be shown in a frame, the preview says so and opens it in a tab.
   const go = async (path) => {

@@ -33,14 +33,14 @@ func runPolicy(ctx context.Context, config *rest.Config, flags *flag.FlagSet, ar
 	factory := informers.NewSharedInformerFactory(client, 0)
 	policies, pods, namespaces := factory.Networking().V1().NetworkPolicies(), factory.Core().V1().Pods(), factory.Core().V1().Namespaces()
 	changed := make(chan struct{}, 1)
-	hint := func() {
+	trigger := func() {
 		select {
 		case changed <- struct{}{}:
 		default:
 		}
 	}
 	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { hint() }, UpdateFunc: func(_, _ any) { hint() }, DeleteFunc: func(any) { hint() },
+		AddFunc: func(any) { trigger() }, UpdateFunc: func(_, _ any) { trigger() }, DeleteFunc: func(any) { trigger() },
 	}
 	for _, informer := range []cache.SharedIndexInformer{policies.Informer(), pods.Informer(), namespaces.Informer()} {
 		if _, err := informer.AddEventHandler(handler); err != nil {
@@ -49,7 +49,7 @@ func runPolicy(ctx context.Context, config *rest.Config, flags *flag.FlagSet, ar
 	}
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
-	hint()
+	trigger()
 	var applied string
 	for {
 		select {
@@ -83,7 +83,7 @@ func runPolicy(ctx context.Context, config *rest.Config, flags *flag.FlagSet, ar
 		}
 		if err := applyRules(ctx, rules); err != nil {
 			log.Printf("%v; trying again in a second", err)
-			time.AfterFunc(time.Second, hint)
+			time.AfterFunc(time.Second, trigger)
 			continue
 		}
 		applied = rules

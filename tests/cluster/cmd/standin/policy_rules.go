@@ -66,7 +66,7 @@ func verdicts(match string, entries []string) string {
 	return fmt.Sprintf("\t\t%s vmap { %s }\n", match, strings.Join(entries, ", "))
 }
 
-// Pods with an address of their own (not the node's), sorted by address, so that equal objects give equal rules.
+// Pods with their own address (not the node's), sorted by address, so that equal objects give equal rules.
 func (w *world) sortedPods() []*core.Pod {
 	var pods []*core.Pod
 	for _, pod := range w.pods {

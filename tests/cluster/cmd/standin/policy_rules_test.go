@@ -62,7 +62,7 @@ func TestASelectedPodIsReachedByItsPeersAlone(t *testing.T) {
 	policy.Spec.Ingress = []networking.NetworkPolicyIngressRule{{
 		From: []networking.NetworkPolicyPeer{
 			{NamespaceSelector: &meta.LabelSelector{MatchLabels: map[string]string{"kind": "gateway"}}},
-			{PodSelector: &meta.LabelSelector{MatchLabels: map[string]string{"app": "gate"}}}, // of its own namespace: none
+			{PodSelector: &meta.LabelSelector{MatchLabels: map[string]string{"app": "gate"}}}, // in the policy's namespace: none
 		},
 		Ports: []networking.NetworkPolicyPort{{Port: &intstr.IntOrString{Type: intstr.String, StrVal: "web"}}},
 	}}

@@ -9,7 +9,7 @@ const slots = 60
 
 type addresses struct {
 	machine, node  string // the two ends of the veth pair
-	outside        string // stands for the public internet: the machine's end has it, and tests may serve there
+	outside        string // simulates the public internet: the machine's end has it, and tests may serve there
 	pods, services string
 	bridge         string // the first address of the pods on the real node
 }

@@ -67,7 +67,7 @@ func runOuter(dir string) error {
 	}
 	if err := inner.Start(); err != nil {
 		_ = ip("link", "delete", machineLink(slot))
-		return fmt.Errorf("the namespaces could not be made (this needs root): %w", err)
+		return fmt.Errorf("the namespaces could not be created (this needs root): %w", err)
 	}
 	goRead.Close()
 	readyWrite.Close()

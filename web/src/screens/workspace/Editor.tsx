@@ -5,7 +5,7 @@ import type { Question } from "../../shell/Confirm";
 import { EditedFile } from "./editedFile";
 import type { OpenFiles } from "./openFiles";
 
-/** Milliseconds between looks at the file on disk while it is shown: file changes have no events. */
+/** Milliseconds between reads of the file on disk while it is shown: file changes have no events. */
 const pollInterval = 3_000;
 
 interface Props {

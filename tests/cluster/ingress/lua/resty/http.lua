@@ -1,2 +1,2 @@
--- Stands in for lua-resty-http: asking an OCSP responder, which our objects do not ask for.
+-- Replaces lua-resty-http: asking an OCSP responder, which our objects do not ask for.
 return { new = function() return nil, "not to be had in the test cluster" end }

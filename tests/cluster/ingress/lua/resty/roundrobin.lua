@@ -1,4 +1,4 @@
--- Stands in for lua-resty-balancer's roundrobin: each node in turn. Weights are ignored; the controller
+-- Replaces lua-resty-balancer's roundrobin: each node in turn. Weights are ignored; the controller
 -- gives each endpoint the same.
 local _M = {}
 _M.__index = _M
