@@ -210,7 +210,7 @@ async fn a_broken_archive_is_an_error_with_the_reason_and_leaves_nothing() {
             "lacks blobs/sha256/",
         ),
         (wrong.end(), "is damaged: its blob"),
-        (lying.archive(), "which the image's configuration says"),
+        (lying.archive(), "which the image's configuration requires"),
         (made.layout(&made.index("other")).end(), "is not there for linux/"),
         (hostile.archive(), "leads out of its folder"),
         (

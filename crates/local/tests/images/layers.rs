@@ -50,13 +50,13 @@ fn a_blob_with_a_wrong_digest_is_refused_and_nothing_is_left() {
             Digest::of(&gzip),
             gzip.clone(),
             other,
-            "which the image's configuration says",
+            "which the image's configuration requires",
         ),
         (
             swapped,
             gzip.clone(),
             Digest::of(&tar).into(),
-            "damaged on its way",
+            "damaged in transit",
         ),
         (
             Digest::of(&cut),
