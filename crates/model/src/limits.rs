@@ -31,6 +31,19 @@ pub struct Limits {
     pub execs_per_minute: Option<u64>,
 }
 
+impl Limits {
+    /// The limits of a member in whose place the operator set none.
+    pub const OF_MEMBERS: Self = Self {
+        projects: Some(10),
+        running: Some(5),
+        cpu_millis: Some(4_000),
+        memory_mib: Some(8 * 1_024),
+        disk_mib: Some(20 * 1_024),
+        requests_per_minute: None,
+        execs_per_minute: None,
+    };
+}
+
 /// Current usage, counted against [`Limits`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -59,7 +59,7 @@ impl RateLimits {
 }
 
 fn limits(settings: &settings::Limits, caller: &Caller) -> Limits {
-    caller.limits().unwrap_or(settings.per_user)
+    caller.limits().unwrap_or(settings.of_role(caller.role()))
 }
 
 impl UserLimiters {

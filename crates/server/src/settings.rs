@@ -1,10 +1,10 @@
 //! Settings of the server, as configured by its operator.
 
-use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fsa_model::{
-    address::Network, environment::Environment, limits as model, llm_provider::Mode, money::Micros,
-    system::Check,
+    address::Network, api::Role, environment::Environment, limits as model, llm_provider::Mode,
+    money::Micros, system::Check,
 };
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
@@ -34,6 +34,7 @@ pub struct Settings {
     /// Reverse proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
     pub limits: Limits,
+    pub retention: Retention,
     /// The web application, if the binary includes it; without it `/` is a plain page.
     pub web: Option<WebFiles>,
     /// Sign-in with GitHub, if configured.
@@ -84,8 +85,10 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// WebSockets and event streams that one user may have open on the main host.
     pub streams_per_user: usize,
-    /// Quota of each user, unless the user has a separate one.
-    pub per_user: model::Limits,
+    /// Quota of each owner of the server, unless the user has a separate one.
+    pub per_owner: model::Limits,
+    /// Quota of each member, unless the user has a separate one.
+    pub per_member: model::Limits,
     /// Quota of all users together.
     pub server_wide: model::Limits,
 }
@@ -97,10 +100,41 @@ impl Default for Limits {
             upload: 1024 * 1024 * 1024,
             connections_per_client: 1024,
             streams_per_user: 200,
-            per_user: model::Limits::default(),
+            per_owner: model::Limits::default(),
+            per_member: model::Limits::default(),
             server_wide: model::Limits::default(),
         }
     }
+}
+
+impl Limits {
+    /// The quota of a user who has no separate one.
+    #[must_use]
+    pub const fn of_role(&self, role: Role) -> model::Limits {
+        match role {
+            Role::Owner => self.per_owner,
+            Role::Member => self.per_member,
+        }
+    }
+}
+
+/// How long rows are kept in the control database that only ever become more.
+#[derive(Clone, Debug, Default)]
+pub struct Retention {
+    /// Days until an event is deleted; `None` keeps them.
+    pub events_days: Option<u32>,
+    /// Days after the end of an agent's run until its steps are deleted; `None` keeps them.
+    pub agent_steps_days: Option<u32>,
+    /// `None` keeps the audit log.
+    pub audit: Option<AuditRetention>,
+}
+
+/// How long audit entries are kept in the control database, and where they go.
+#[derive(Clone, Debug)]
+pub struct AuditRetention {
+    pub days: u32,
+    /// The folder that entries are exported to before they are deleted.
+    pub folder: PathBuf,
 }
 
 /// Settings of the LLM proxy.

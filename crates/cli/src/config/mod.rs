@@ -6,6 +6,7 @@ mod agents;
 mod environment;
 mod github;
 mod settings;
+mod user_limit;
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +16,7 @@ use std::{
 
 use fsa_local::runner::Storage;
 use fsa_model::{address::Network, limits::Limits};
+use fsa_server::settings::{AuditRetention, Retention};
 use secrecy::SecretString;
 use url::Url;
 
@@ -22,6 +24,7 @@ pub use self::{
     agents::{agent_environment, environment_file},
     environment::{client_token, config_folder, log_filter, log_json},
     settings::{ServeArguments, Settings, table},
+    user_limit::UserLimit,
 };
 use crate::failure::Failure;
 
@@ -52,13 +55,15 @@ pub struct ServeConfig {
     pub secret_dir: PathBuf,
     pub agents: fsa_server::settings::LlmProxySettings,
     pub development: bool,
-    /// Limits per user, and of all users together.
-    pub per_user: Limits,
+    /// Limits of each owner, of each member, and of all users together.
+    pub per_owner: Limits,
+    pub per_member: Limits,
     pub server_wide: Limits,
     /// Bytes of a request's body, and of an upload into a sandbox.
     pub body: usize,
     pub upload: u64,
     pub connections_per_client: usize,
+    pub retention: Retention,
     pub workers: usize,
     pub drain_seconds: u64,
     /// The value of `KUBECONFIG`.
@@ -109,12 +114,14 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
     let allow_networks = list(&settings.allow_networks);
     let agents = agents::agents(&settings, &allow_networks)?;
     let storage = storage(&settings)?;
+    let (per_owner, per_member) = per_user(&settings)?;
     Ok(ServeConfig {
         github: github::github(&settings, &agents.allowed_networks)?,
         listen: settings
             .listen
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
         metrics_listen: settings.metrics_listen,
+        retention: retention(&settings, &data_dir),
         data_dir,
         trusted_proxies: list(&settings.trusted_proxies)
             .iter()
@@ -129,7 +136,8 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         allow_registries: list(&settings.allow_registries),
         agents,
         secret_dir,
-        per_user: per_user(&settings)?,
+        per_owner,
+        per_member,
         server_wide: in_all(&settings),
         body: mebibytes("body_mib", settings.body_mib, 32, 1024)? as usize,
         upload: mebibytes("upload_mib", settings.upload_mib, 1024, 1024 * 1024)?,
@@ -202,22 +210,36 @@ fn regions(
     Ok(regions)
 }
 
-fn per_user(settings: &Settings) -> Result<Limits, Failure> {
+/// The limits of each owner and of each member. What is set applies to both.
+fn per_user(settings: &Settings) -> Result<(Limits, Limits), Failure> {
     // With 0, no request at all would be possible.
-    if settings.user_requests_per_minute == Some(0) {
+    if settings.user_requests_per_minute == Some(UserLimit::AtMost(0)) {
         return Err(Failure::usage(
-            "user_requests_per_minute is a number of 1 or more",
+            "user_requests_per_minute is a number of 1 or more, or none",
         ));
     }
-    Ok(Limits {
-        projects: settings.user_projects,
-        running: settings.user_running,
-        cpu_millis: settings.user_cpu_millis,
-        memory_mib: settings.user_memory_mib,
-        disk_mib: settings.user_disk_mib,
-        requests_per_minute: settings.user_requests_per_minute,
-        execs_per_minute: settings.user_execs_per_minute,
-    })
+    let limits = |default: Limits| Limits {
+        projects: UserLimit::or(settings.user_projects, default.projects),
+        running: UserLimit::or(settings.user_running, default.running),
+        cpu_millis: UserLimit::or(settings.user_cpu_millis, default.cpu_millis),
+        memory_mib: UserLimit::or(settings.user_memory_mib, default.memory_mib),
+        disk_mib: UserLimit::or(settings.user_disk_mib, default.disk_mib),
+        requests_per_minute: UserLimit::or(settings.user_requests_per_minute, default.requests_per_minute),
+        execs_per_minute: UserLimit::or(settings.user_execs_per_minute, default.execs_per_minute),
+    };
+    Ok((limits(Limits::default()), limits(Limits::OF_MEMBERS)))
+}
+
+fn retention(settings: &Settings, data_dir: &Path) -> Retention {
+    let days = |value: Option<u32>, default| Some(value.unwrap_or(default)).filter(|days| *days > 0);
+    Retention {
+        events_days: days(settings.keep_events_days, 90),
+        agent_steps_days: days(settings.keep_agent_steps_days, 90),
+        audit: days(settings.keep_audit_days, 400).map(|days| AuditRetention {
+            days,
+            folder: data_dir.join("audit"),
+        }),
+    }
 }
 
 fn in_all(settings: &Settings) -> Limits {

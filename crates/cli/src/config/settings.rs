@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use super::user_limit::UserLimit;
 use crate::failure::Failure;
 
 /// The flags of commands that work with the server's settings. clap takes what is not given from the environment.
@@ -130,27 +131,27 @@ settings! {
         /// JSON file with model prices [default: a built-in table]
         #[arg(long, env = "FSA_AGENT_PRICES", value_hint = ValueHint::FilePath)]
         pub agent_prices: PathBuf,
-        /// Limit of projects per user, unless the owner set another one for the user [default: no limit]
+        /// Limit of projects per user, a number or none, unless the owner set another one for the user [default: 10 for members]
         #[arg(long, env = "FSA_USER_PROJECTS")]
-        pub user_projects: u64,
-        /// Limit of running sandboxes per user [default: no limit]
+        pub user_projects: UserLimit,
+        /// Limit of running sandboxes per user [default: 5 for members]
         #[arg(long, env = "FSA_USER_RUNNING")]
-        pub user_running: u64,
-        /// Limit of processor use of the running sandboxes per user, in thousandths of a processor [default: no limit]
+        pub user_running: UserLimit,
+        /// Limit of processor use of the running sandboxes per user, in thousandths of a processor [default: 4000 for members]
         #[arg(long, env = "FSA_USER_CPU_MILLIS")]
-        pub user_cpu_millis: u64,
-        /// Limit of memory of the running sandboxes per user, in MiB [default: no limit]
+        pub user_cpu_millis: UserLimit,
+        /// Limit of memory of the running sandboxes per user, in MiB [default: 8192 for members]
         #[arg(long, env = "FSA_USER_MEMORY_MIB")]
-        pub user_memory_mib: u64,
-        /// Limit of disk use of the projects per user, in MiB [default: no limit]
+        pub user_memory_mib: UserLimit,
+        /// Limit of disk use of the projects per user, in MiB [default: 20480 for members]
         #[arg(long, env = "FSA_USER_DISK_MIB")]
-        pub user_disk_mib: u64,
+        pub user_disk_mib: UserLimit,
         /// Limit of API requests per user and minute [default: no limit]
         #[arg(long, env = "FSA_USER_REQUESTS_PER_MINUTE")]
-        pub user_requests_per_minute: u64,
+        pub user_requests_per_minute: UserLimit,
         /// Limit of programs started in sandboxes through the API per user and minute [default: no limit]
         #[arg(long, env = "FSA_USER_EXECS_PER_MINUTE")]
-        pub user_execs_per_minute: u64,
+        pub user_execs_per_minute: UserLimit,
         /// Limit of projects of all users together [default: no limit]
         #[arg(long, env = "FSA_MOST_PROJECTS")]
         pub most_projects: u64,
@@ -166,6 +167,15 @@ settings! {
         /// Limit of disk use of all projects, in MiB [default: no limit]
         #[arg(long, env = "FSA_MOST_DISK_MIB")]
         pub most_disk_mib: u64,
+        /// Days until an event of a project is deleted; 0 keeps them [default: 90]
+        #[arg(long, env = "FSA_KEEP_EVENTS_DAYS")]
+        pub keep_events_days: u32,
+        /// Days after an agent's run until its steps are deleted; 0 keeps them [default: 90]
+        #[arg(long, env = "FSA_KEEP_AGENT_STEPS_DAYS")]
+        pub keep_agent_steps_days: u32,
+        /// Days until an audit entry is moved to the folder audit/ of the data folder; 0 keeps them in the database [default: 400]
+        #[arg(long, env = "FSA_KEEP_AUDIT_DAYS")]
+        pub keep_audit_days: u32,
         /// Limit of a request's body in MiB, other than a file or an archive [default: 32]
         #[arg(long, env = "FSA_BODY_MIB")]
         pub body_mib: u64,

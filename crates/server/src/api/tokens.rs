@@ -31,8 +31,7 @@ async fn me(State(app): State<App>, caller: Caller) -> Result<Json<User>> {
     let mut connection = app.store.pool().acquire().await?;
     let mut user = users::get(&mut connection, caller.user()).await?;
     drop(connection);
-    let per_user = app.settings.limits.per_user;
-    users::add_usage_and_limits(&app.store, per_user, std::slice::from_mut(&mut user)).await?;
+    users::add_usage_and_limits(&app.store, &app.settings.limits, std::slice::from_mut(&mut user)).await?;
     Ok(Json(user))
 }
 

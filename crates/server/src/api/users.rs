@@ -52,7 +52,7 @@ async fn list(
     let mut items = users::list(&app.store, &cursor, PAGE_SIZE + 1).await?;
     let more = items.len() > PAGE_SIZE as usize;
     items.truncate(PAGE_SIZE as usize);
-    users::add_usage_and_limits(&app.store, app.settings.limits.per_user, &mut items).await?;
+    users::add_usage_and_limits(&app.store, &app.settings.limits, &mut items).await?;
     let next_cursor = items.last().filter(|_| more).map(|last| last.login.clone());
     Ok(Json(Page { items, next_cursor }))
 }
@@ -113,8 +113,7 @@ async fn change(
     .await?;
     let mut after = users::get(&mut tx, user).await?;
     tx.commit().await?;
-    let per_user = app.settings.limits.per_user;
-    users::add_usage_and_limits(&app.store, per_user, std::slice::from_mut(&mut after)).await?;
+    users::add_usage_and_limits(&app.store, &app.settings.limits, std::slice::from_mut(&mut after)).await?;
     sign_in::invalidate(&app, user);
     Ok(Json(after))
 }

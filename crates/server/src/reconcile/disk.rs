@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fsa_model::api::Role;
+
 use super::Shared;
 use crate::store::{disk, replicas};
 
@@ -25,8 +27,18 @@ pub async fn run(shared: Arc<Shared>, every: Duration) {
 async fn measure(shared: &Shared, every: Duration) {
     let core = &shared.core;
     let limits = &core.settings.limits;
-    let all = limits.per_user.disk_mib.is_some() || limits.server_wide.disk_mib.is_some();
-    let due = match disk::due(&core.store, all, every).await {
+    let limited = |role| {
+        limits
+            .server_wide
+            .disk_mib
+            .or(limits.of_role(role).disk_mib)
+            .is_some()
+    };
+    let roles: Vec<Role> = [Role::Owner, Role::Member]
+        .into_iter()
+        .filter(|role| limited(*role))
+        .collect();
+    let due = match disk::due(&core.store, &roles, every).await {
         Ok(due) => due,
         Err(error) => {
             tracing::warn!(%error, "disk usage could not be measured");

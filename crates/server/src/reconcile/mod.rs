@@ -18,10 +18,12 @@ pub mod metrics;
 mod observe;
 mod orphans;
 pub mod plan;
+mod port_event_budget;
 mod readiness;
 mod removal;
 mod repository;
 mod requeue;
+pub mod retention;
 mod spec;
 pub mod stages;
 pub mod step;
@@ -54,6 +56,8 @@ pub struct Options {
     pub sweep: Option<Duration>,
     /// Maximum age of a disk measurement, where a disk limit applies.
     pub measure: Duration,
+    /// Interval between deletions of old events, agent steps and audit entries.
+    pub retention: Duration,
     /// Time between the two sightings of an orphan.
     pub grace: Duration,
     /// No other process works on this control database (it is in a data folder that this process has locked). Then
@@ -71,6 +75,7 @@ impl Default for Options {
             lifetime: Duration::from_secs(15),
             sweep: Some(Duration::from_secs(600)),
             measure: Duration::from_secs(300),
+            retention: Duration::from_secs(3600),
             grace: Duration::from_secs(60),
             alone: false,
             drain: Duration::from_secs(5),

@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Shared, spec};
+use super::{Shared, port_event_budget::PortEventBudget, spec};
 use crate::{
     callback,
     store::{
@@ -133,17 +133,19 @@ async fn follow(
 ) {
     let mut pause = MIN_RECONNECT_DELAY;
     let callbacks = Arc::new(Semaphore::new(MAX_CALLBACKS));
-    // sandboxd checks the clone at each start; a clone that is present is reported once.
-    let mut cloned = followed
-        .status
-        .as_ref()
-        .is_some_and(|status| status.repository == RepositoryState::Cloned);
+    let mut reported = Reported {
+        cloned: followed
+            .status
+            .as_ref()
+            .is_some_and(|status| status.repository == RepositoryState::Cloned),
+        ports: PortEventBudget::default(),
+    };
     loop {
         let end = watch_once(
             &shared,
             &mut followed,
             watch.take(),
-            &mut cloned,
+            &mut reported,
             &token,
             &live,
             &callbacks,
@@ -178,6 +180,13 @@ async fn follow(
     drop(removed);
 }
 
+/// What the events of a sandbox have reported so far.
+struct Reported {
+    /// sandboxd checks the clone at each start; a clone that is present is reported once.
+    cloned: bool,
+    ports: PortEventBudget,
+}
+
 enum WatchEnd {
     /// The connection ended or could not be made.
     Disconnected,
@@ -189,7 +198,7 @@ async fn watch_once(
     shared: &Shared,
     followed: &mut Followed,
     watch: Option<StatusStream>,
-    cloned: &mut bool,
+    reported: &mut Reported,
     token: &SecretString,
     live: &Mutex<Option<Status>>,
     callbacks: &Arc<Semaphore>,
@@ -220,7 +229,7 @@ async fn watch_once(
                 let quiet = may_write.elapsed() > interval * 4;
                 interval = if quiet { MIN_WRITE_INTERVAL } else { (interval * 2).min(MAX_WRITE_INTERVAL) };
                 may_write = Instant::now() + interval;
-                match write(shared, followed, cloned, &status).await {
+                match write(shared, followed, reported, &status).await {
                     Ok(true) => {}
                     Ok(false) => return WatchEnd::NotAssigned,
                     Err(error) => {
@@ -270,12 +279,17 @@ fn open_callback(
 async fn write(
     shared: &Shared,
     followed: &mut Followed,
-    cloned: &mut bool,
+    reported: &mut Reported,
     status: &Status,
 ) -> Result<bool, sqlx::Error> {
     let before = followed.status.clone().unwrap_or_default();
     let mut pending_events = differences(&before, status);
-    pending_events.retain(|pending_event| !*cloned || pending_event.kind != EventKind::RepositoryCloned);
+    pending_events
+        .retain(|pending_event| !reported.cloned || pending_event.kind != EventKind::RepositoryCloned);
+    let dropped = reported.ports.limit(&mut pending_events, Instant::now());
+    if dropped > 0 {
+        tracing::debug!(sandbox = %followed.sandbox.resource, dropped, "port events beyond the day's limit were dropped");
+    }
     let store = &shared.core.store;
     let assigned = replicas::write_status(store, shared.replica, followed, status, pending_events).await?;
     if assigned {
@@ -283,7 +297,7 @@ async fn write(
             // An attempt may be waiting for the clone, or the clone's failure is not reported yet.
             shared.requeues.sandbox(followed.sandbox.id, true);
         }
-        *cloned |= status.repository == RepositoryState::Cloned;
+        reported.cloned |= status.repository == RepositoryState::Cloned;
         followed.status = Some(status.clone());
     }
     Ok(assigned)

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     InFlight, Options, Shared, backoff, disk, lease_worker, metrics::Metrics, orphans, removal, requeue,
-    requeue::RequeueQueue, warnings, watch::Followers,
+    requeue::RequeueQueue, retention, warnings, watch::Followers,
 };
 use crate::{
     callback::Callback,
@@ -113,6 +113,7 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
         background.spawn(orphans::run(Arc::clone(&shared), every));
     }
     background.spawn(disk::run(Arc::clone(&shared), shared.options.measure));
+    background.spawn(retention::run(Arc::clone(&shared), shared.options.retention));
     // While no worker ran, machines may have restarted and containers may be lost.
     shared.requeues.everything();
 

@@ -112,18 +112,22 @@ pub async fn after(store: &Store, after: i64, limit: i64) -> Result<Vec<AuditEnt
 }
 
 fn read(rows: &[PgRow]) -> Result<Vec<AuditEntry>> {
-    rows.iter()
-        .map(|row| {
-            Ok(AuditEntry {
-                id: row.try_get("id")?,
-                at: row.try_get("at")?,
-                user_id: row.try_get::<Option<uuid::Uuid>, _>("user_id")?.map(UserId),
-                login: row.try_get("login")?,
-                action: row.try_get("action")?,
-                object: row.try_get("object")?,
-                address: row.try_get("address")?,
-                result: row.try_get("result")?,
-            })
-        })
-        .collect()
+    Ok(rows.iter().map(audit_entry).collect::<Result<_, _>>()?)
+}
+
+/// The entry in a row of `audit`, joined with its user's login.
+///
+/// # Errors
+/// The row lacks a column.
+pub(super) fn audit_entry(row: &PgRow) -> Result<AuditEntry, sqlx::Error> {
+    Ok(AuditEntry {
+        id: row.try_get("id")?,
+        at: row.try_get("at")?,
+        user_id: row.try_get::<Option<uuid::Uuid>, _>("user_id")?.map(UserId),
+        login: row.try_get("login")?,
+        action: row.try_get("action")?,
+        object: row.try_get("object")?,
+        address: row.try_get("address")?,
+        result: row.try_get("result")?,
+    })
 }

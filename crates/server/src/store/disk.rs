@@ -1,10 +1,10 @@
 //! Disk usage of projects, as last measured.
 
-use fsa_model::{ProjectId, ResourceName, SandboxId, SandboxRef, VolumeId};
+use fsa_model::{ProjectId, ResourceName, SandboxId, SandboxRef, VolumeId, api::Role};
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, parsed_column};
+use super::{Store, enum_text, parsed_column};
 
 /// A project to be measured.
 pub struct Measured {
@@ -14,14 +14,14 @@ pub struct Measured {
     pub database: Option<ResourceName>,
 }
 
-/// Projects whose last measurement is older than `older_than`, the oldest first: all projects (`all`), or only those
-/// of owners whose disk limit is not the default.
+/// Projects whose last measurement is older than `older_than`, the oldest first: those whose owners have one of these
+/// roles, or a disk limit that is not the default.
 ///
 /// # Errors
 /// The database does not answer.
 pub async fn due(
     store: &Store,
-    all: bool,
+    roles: &[Role],
     older_than: std::time::Duration,
 ) -> Result<Vec<Measured>, sqlx::Error> {
     let rows = sqlx::query(
@@ -31,11 +31,11 @@ pub async fn due(
          left join databases d on d.project_id = p.id
          left join lateral (select id, resource from sandboxes where project_id = p.id
                             order by (desired_state <> 'terminated') desc, created_at desc limit 1) s on true
-         where p.deleted_at is null and ($1 or u.limits ? 'diskMib')
+         where p.deleted_at is null and (u.role = any($1) or u.limits ? 'diskMib')
            and coalesce(p.disk_measured_at < now() - make_interval(secs => $2), true)
          order by p.disk_measured_at nulls first limit 100",
     )
-    .bind(all)
+    .bind(roles.iter().map(enum_text).collect::<Vec<_>>())
     .bind(older_than.as_secs_f64())
     .fetch_all(&store.pool)
     .await?;

@@ -29,6 +29,7 @@ pub mod quotas;
 pub mod removals;
 pub mod replicas;
 pub mod requeue;
+pub mod retention;
 pub mod sandboxes;
 pub mod sessions;
 pub mod tasks;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use fsa_model::{
     ProjectId, Size, UserId,
+    api::Role,
     limits::{Adds, ExceededLimit, Limits, Used, mebibytes},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -36,7 +37,7 @@ pub async fn check(
             return Err(Error::over_limit(over));
         }
     }
-    let limits = user_limits(tx, owner).await?.unwrap_or(settings.per_user);
+    let limits = user_limits(tx, settings, owner).await?;
     if limits != Limits::default() {
         sqlx::query("select pg_advisory_xact_lock(20004, hashtext($1))")
             .bind(owner.to_string())
@@ -50,19 +51,24 @@ pub async fn check(
     Ok(())
 }
 
-/// The user's own limits, where they differ from the server's.
+/// The user's own limits, or those of the user's role.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn user_limits(connection: &mut PgConnection, user: UserId) -> Result<Option<Limits>> {
-    let row = sqlx::query("select limits from users where id = $1")
+async fn user_limits(
+    connection: &mut PgConnection,
+    settings: &settings::Limits,
+    user: UserId,
+) -> Result<Limits> {
+    let row = sqlx::query("select role, limits from users where id = $1")
         .bind(user.0)
         .fetch_optional(connection)
         .await?;
-    Ok(match row {
-        Some(row) => optional_json_column(&row, "limits")?,
-        None => None,
-    })
+    let Some(row) = row else {
+        return Ok(settings.of_role(Role::Member));
+    };
+    let of_role = settings.of_role(enum_column(&row, "role")?);
+    Ok(optional_json_column(&row, "limits")?.unwrap_or(of_role))
 }
 
 /// Sets a user's own limits, or resets them to the server's.
@@ -159,9 +165,7 @@ pub async fn free_disk(
     requested: u64,
 ) -> Result<Option<u64>> {
     let mut connection = store.pool().acquire().await?;
-    let of_owner = user_limits(&mut connection, owner)
-        .await?
-        .unwrap_or(settings.per_user);
+    let of_owner = user_limits(&mut connection, settings, owner).await?;
     let mut free: Option<u64> = None;
     for (limit, user) in [
         (of_owner.disk_mib, Some(owner)),

@@ -8,7 +8,10 @@ use fsa_model::{
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
 use super::{Store, enum_column, enum_text, optional_json_column, quotas};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    settings,
+};
 
 /// The rule for logins, in the words that users see (the table checks it again).
 pub const LOGIN_RULE: &str = "a login has 1 to 40 characters: lower-case letters, digits and single dashes; it begins with a letter and ends with a letter or a digit";
@@ -257,13 +260,17 @@ pub async fn first_owner(connection: &mut PgConnection) -> Result<Option<(UserId
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn add_usage_and_limits(store: &Store, per_user: Limits, users: &mut [User]) -> Result<()> {
+pub async fn add_usage_and_limits(
+    store: &Store,
+    settings: &settings::Limits,
+    users: &mut [User],
+) -> Result<()> {
     let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
     let used = quotas::used_by(store, &ids).await?;
     for user in users {
         user.used = used.get(&user.id).copied().unwrap_or_default();
         if !user.own_limits {
-            user.limits = per_user;
+            user.limits = settings.of_role(user.role);
         }
     }
     Ok(())

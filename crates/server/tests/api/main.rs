@@ -19,6 +19,7 @@ mod previews;
 mod projects;
 mod quotas;
 mod relay;
+mod retention;
 mod sharing;
 mod surface;
 mod system;

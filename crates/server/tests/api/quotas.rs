@@ -12,7 +12,7 @@ use crate::common::{World, project};
 #[tokio::test]
 async fn requests_over_a_limit_report_limit_and_usage() {
     let world = World::with(|settings| {
-        settings.limits.per_user = Limits {
+        settings.limits.per_member = Limits {
             projects: Some(2),
             running: Some(1),
             ..Limits::default()
@@ -95,8 +95,25 @@ async fn concurrent_requests_cannot_exceed_a_limit() {
 }
 
 #[tokio::test]
+async fn limits_of_members_do_not_apply_to_owners() {
+    let world = World::with(|settings| settings.limits.per_member.projects = Some(1)).await;
+    let (owner, ada) = (world.owner().await, world.member("ada").await);
+    let create = |name: &str| json!({"name": name, "start": false});
+    for user in [&owner, &ada] {
+        user.post("/api/projects", &create("one")).await.expect(201);
+    }
+
+    owner.post("/api/projects", &create("two")).await.expect(201);
+    ada.post("/api/projects", &create("two")).await.expect(403);
+
+    let limits = |me: serde_json::Value| me["limits"]["projects"].clone();
+    assert_eq!(limits(owner.get("/api/me").await.expect(200).json()), json!(null));
+    assert_eq!(limits(ada.get("/api/me").await.expect(200).json()), json!(1));
+}
+
+#[tokio::test]
 async fn an_owner_sets_limits_for_a_user() {
-    let world = World::with(|settings| settings.limits.per_user.projects = Some(1)).await;
+    let world = World::with(|settings| settings.limits.per_member.projects = Some(1)).await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     project(&ada, "one").await;
     let id = ada.get("/api/me").await.expect(200).json()["id"]
@@ -146,8 +163,8 @@ async fn an_owner_sets_limits_for_a_user() {
 #[tokio::test]
 async fn rate_limits_report_the_limit_and_the_retry_time() {
     let world = World::with(|settings| {
-        settings.limits.per_user.requests_per_minute = Some(20);
-        settings.limits.per_user.execs_per_minute = Some(2);
+        settings.limits.per_member.requests_per_minute = Some(20);
+        settings.limits.per_member.execs_per_minute = Some(2);
     })
     .await;
     let (owner, ada, grace) = (
@@ -203,7 +220,7 @@ async fn rate_limits_report_the_limit_and_the_retry_time() {
 
 #[tokio::test]
 async fn disk_usage_is_measured_and_limited() {
-    let world = World::with(|settings| settings.limits.per_user.disk_mib = Some(10)).await;
+    let world = World::with(|settings| settings.limits.per_member.disk_mib = Some(10)).await;
     let options = reconcile::Options {
         measure: Duration::from_millis(50),
         ..reconcile::Options::default()

@@ -19,7 +19,7 @@ use fsa_server::{
     encryption::KeyRing,
     listener,
     reconcile::Worker,
-    settings::{Checks, Limits, LlmProxySettings},
+    settings::{Checks, Limits, LlmProxySettings, Retention},
     store::Store,
 };
 pub use postgres::Database;
@@ -120,6 +120,7 @@ impl World {
             web: None,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
+            retention: Retention::default(),
             github: None,
             checks: Checks::default(),
         };

@@ -128,13 +128,15 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             web: fsa_web::application(),
             trusted_proxies: config.trusted_proxies.clone(),
             limits: Limits {
-                per_user: config.per_user,
+                per_owner: config.per_owner,
+                per_member: config.per_member,
                 server_wide: config.server_wide,
                 body: config.body,
                 upload: config.upload,
                 connections_per_client: config.connections_per_client,
                 ..Limits::default()
             },
+            retention: config.retention.clone(),
             github: config.github.clone(),
             checks,
         };
