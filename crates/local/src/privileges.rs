@@ -9,8 +9,9 @@ use std::{
 use nix::unistd::{Gid, Uid, User, initgroups, setresgid, setresuid};
 use std::ffi::CString;
 
-/// Folders of the data folder that belong to `fsa serve`; `runner` belongs to the runner.
-const SERVE_FOLDERS: [&str; 7] = ["control", "projects", "run", "run/s", "keys", "logs", "images"];
+/// Folders of the data folder that belong to `fsa serve`; `runner` belongs to the runner. None is below another: root
+/// would follow links that the owner of the upper one made. `fsa serve` makes what is below, without privileges.
+const SERVE_FOLDERS: [&str; 6] = ["control", "projects", "run", "keys", "logs", "images"];
 
 /// Why privileges could not be dropped.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,10 @@ use std::{
     fs, io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::{fs::PermissionsExt as _, net::UnixListener},
+        unix::{
+            fs::{DirBuilderExt as _, PermissionsExt as _},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -34,7 +37,10 @@ impl Sockets {
     /// The folder cannot be made or opened.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         let folder = data_dir.join("run/s");
-        fs::create_dir_all(&folder)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(rustix::fs::open(&folder, flags, Mode::empty())?))
     }

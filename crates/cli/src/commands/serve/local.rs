@@ -2,7 +2,8 @@
 //! in which privileges allow it.
 
 use std::{
-    os::unix::fs::MetadataExt as _,
+    fs, io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -113,31 +114,45 @@ fn readable_archive(archive: &Path, data_dir: &Path) -> Result<PathBuf, Failure>
         return Ok(std::path::absolute(archive)?);
     }
     let folder = data_dir.join("images");
-    let source = std::fs::canonicalize(archive)?;
+    let source = fs::canonicalize(archive)?;
     let metadata = source.metadata()?;
     let name = format!("web-{:x}-{:x}.oci.tar", metadata.len(), metadata.mtime());
     let target = folder.join(&name);
-    for entry in std::fs::read_dir(&folder)?.flatten() {
+    for entry in fs::read_dir(&folder)?.flatten() {
         let other = entry.file_name();
         if other
             .to_str()
             .is_some_and(|other| other.starts_with("web-") && other.ends_with(".oci.tar") && other != name)
         {
-            std::fs::remove_file(entry.path())?;
+            fs::remove_file(entry.path())?;
         }
     }
-    if !target.exists() && std::fs::hard_link(&source, &target).is_err() {
-        let part = folder.join(".web.part");
-        std::fs::copy(&source, &part)
-            .and_then(|_| std::fs::rename(&part, &target))
-            .map_err(|error| {
-                Failure::failed(format!(
-                    "{} cannot be copied to the data folder: {error}",
-                    source.display()
-                ))
-            })?;
+    if !target.exists() && fs::hard_link(&source, &target).is_err() {
+        copy_archive(&source, &folder, &target).map_err(|error| {
+            Failure::failed(format!(
+                "{} cannot be copied to the data folder: {error}",
+                source.display()
+            ))
+        })?;
     }
     Ok(target)
+}
+
+/// Copies a file, complete or not at all, into a folder of another user, as root: through no link of that user.
+fn copy_archive(source: &Path, folder: &Path, target: &Path) -> io::Result<()> {
+    let part = folder.join(".web.part");
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::File::options()
+        .write(true)
+        // O_EXCL, which follows no link (open(2)).
+        .create_new(true)
+        .mode(0o644)
+        .open(&part)?;
+    io::copy(&mut fs::File::open(source)?, &mut file)?;
+    fs::rename(&part, target)
 }
 
 /// The clusters of a data folder.
@@ -208,5 +223,29 @@ async fn import_web(store: &images::Store) {
     match store.prepare().await {
         Ok(()) => tracing::info!("image of template web ready"),
         Err(error) => tracing::warn!(%error, "image of template web cannot be used"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_copied_through_no_link_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, source) = (folder.path().join("images"), folder.path().join("web.oci.tar"));
+        let other = folder.path().join("etc-passwd");
+        fs::create_dir(&images).unwrap();
+        fs::write(&source, "archive").unwrap();
+        fs::write(&other, "root").unwrap();
+        std::os::unix::fs::symlink(&other, images.join(".web.part")).unwrap();
+        let target = images.join("web-1.oci.tar");
+        std::os::unix::fs::symlink(&other, &target).unwrap();
+
+        copy_archive(&source, &images, &target).unwrap();
+
+        assert_eq!(fs::read_to_string(&other).unwrap(), "root");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "archive");
+        assert_eq!(fs::read_dir(&images).unwrap().count(), 1);
     }
 }
