@@ -11,7 +11,7 @@ use crate::{
     error::Failure,
     ids::{ProjectId, SandboxId, TokenId, UserId},
     limits::{Limits, Used},
-    name::ProjectName,
+    name::{BranchName, ProjectName},
     phase::{DesiredState, Phase},
     sandboxd::{RepositoryState, StartCommand},
     sharing::ProjectRole,
@@ -94,7 +94,7 @@ pub(crate) mod nullable {
     }
 }
 
-/// Project, with its main sandbox.
+/// Project, with the sandbox of its main branch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Project {
@@ -128,6 +128,9 @@ pub struct Project {
 pub struct Sandbox {
     pub id: SandboxId,
     pub project_id: ProjectId,
+    /// The branch that it is the sandbox of.
+    #[serde(default)]
+    pub branch: BranchName,
     /// Its resource name.
     pub name: String,
     pub status: Phase,

@@ -4,7 +4,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::ids::{EventId, ProjectId, SandboxId};
+use crate::{
+    ids::{EventId, ProjectId, SandboxId},
+    name::BranchName,
+};
 
 /// Kind of an event. The name is stable; the message is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -13,6 +16,9 @@ pub enum EventKind {
     ProjectCreated,
     ProjectChanged,
     ProjectDeleted,
+    BranchCreated,
+    /// A branch is gone, with its files and its database.
+    BranchDeleted,
     /// A project is no longer shared with the reader, or was deleted. The event has no other data about it.
     ShareEnded,
     /// A lifecycle action was requested: start, stop, restart, terminate.
@@ -50,6 +56,9 @@ pub struct Event {
     pub project_id: ProjectId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_id: Option<SandboxId>,
+    /// The branch that it concerns; none for the whole project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<BranchName>,
     pub kind: EventKind,
     /// Sentence for people.
     pub message: String,

@@ -1,4 +1,4 @@
-//! Names of projects and of their resources.
+//! Names of projects, of their branches and of their resources.
 
 use std::{borrow::Borrow, fmt, str::FromStr};
 
@@ -10,7 +10,13 @@ use utoipa::ToSchema;
 pub const PROJECT_NAME_RULE: &str = "a project name has 1 to 40 characters: lower-case letters, digits and single dashes; \
      it begins with a letter and ends with a letter or a digit";
 
+/// Rule for branch names, as shown to people.
+pub const BRANCH_NAME_RULE: &str = "a branch name has 1 to 30 characters: lower-case letters, digits and single dashes; \
+     it begins with a letter and ends with a letter or a digit";
+
 const PROJECT_NAME_MAX: usize = 40;
+const BRANCH_NAME_MAX: usize = 30;
+const MAIN: &str = "main";
 const INFIX: &str = "-agentruntime-";
 const SUFFIX_LENGTH: usize = 6;
 /// 0-9a-z without the look-alikes 0/o, 1/i/l.
@@ -38,12 +44,12 @@ impl ProjectName {
     /// # Errors
     /// [`InvalidProjectName`], with a suggestion if the text has any letter.
     pub fn parse(text: &str) -> Result<Self, InvalidProjectName> {
-        if is_valid(text) {
+        if is_valid(text, PROJECT_NAME_MAX) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidProjectName {
                 given: text.chars().take(100).collect(),
-                suggestion: sanitize(text),
+                suggestion: sanitize(text, PROJECT_NAME_MAX).map(Self),
             })
         }
     }
@@ -54,18 +60,72 @@ impl ProjectName {
     }
 }
 
-fn is_valid(text: &str) -> bool {
+/// Branch name: as a project name, with at most 30 characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length = 30, example = "main")]
+pub struct BranchName(String);
+
+/// Invalid branch name, with the nearest valid one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} cannot be a branch name: {BRANCH_NAME_RULE}{}", .suggestion.as_ref().map(|s| format!("; {s:?} would do")).unwrap_or_default())]
+pub struct InvalidBranchName {
+    pub given: String,
+    /// Offered to the person, never used silently.
+    pub suggestion: Option<BranchName>,
+}
+
+impl BranchName {
+    /// Validates `text`; never changes it.
+    ///
+    /// # Errors
+    /// [`InvalidBranchName`], with a suggestion if the text has any letter.
+    pub fn parse(text: &str) -> Result<Self, InvalidBranchName> {
+        if is_valid(text, BRANCH_NAME_MAX) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidBranchName {
+                given: text.chars().take(100).collect(),
+                suggestion: sanitize(text, BRANCH_NAME_MAX).map(Self),
+            })
+        }
+    }
+
+    /// The name of a project's first branch, which every project has.
+    #[must_use]
+    pub fn main() -> Self {
+        Self(MAIN.to_owned())
+    }
+
+    #[must_use]
+    pub fn is_main(&self) -> bool {
+        self.0 == MAIN
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for BranchName {
+    fn default() -> Self {
+        Self::main()
+    }
+}
+
+fn is_valid(text: &str, max: usize) -> bool {
     let bytes = text.as_bytes();
     matches!(bytes.first(), Some(b'a'..=b'z'))
         && matches!(bytes.last(), Some(b'a'..=b'z' | b'0'..=b'9'))
-        && bytes.len() <= PROJECT_NAME_MAX
+        && bytes.len() <= max
         && bytes
             .iter()
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && !text.contains("--")
 }
 
-fn sanitize(text: &str) -> Option<ProjectName> {
+fn sanitize(text: &str, max: usize) -> Option<String> {
     let mut name = String::new();
     for c in text.chars().flat_map(char::to_lowercase) {
         match c {
@@ -74,12 +134,12 @@ fn sanitize(text: &str) -> Option<ProjectName> {
             _ if !name.is_empty() && !name.ends_with('-') => name.push('-'),
             _ => {}
         }
-        if name.len() == PROJECT_NAME_MAX {
+        if name.len() == max {
             break;
         }
     }
     let name = name.trim_end_matches('-').to_owned();
-    is_valid(&name).then_some(ProjectName(name))
+    is_valid(&name, max).then_some(name)
 }
 
 /// Resource name, of everything that a sandbox owns in its data plane:
@@ -111,7 +171,7 @@ impl ResourceName {
     /// [`InvalidResourceName`] if [`Self::generate`] could not have produced it.
     pub fn parse(text: &str) -> Result<Self, InvalidResourceName> {
         let valid = text.rsplit_once(INFIX).is_some_and(|(project, suffix)| {
-            is_valid(project)
+            is_valid(project, PROJECT_NAME_MAX)
                 && suffix.len() == SUFFIX_LENGTH
                 && suffix.bytes().all(|b| SUFFIX_ALPHABET.contains(&b))
         });
@@ -176,6 +236,7 @@ macro_rules! text {
     };
 }
 text!(ProjectName, InvalidProjectName);
+text!(BranchName, InvalidBranchName);
 text!(ResourceName, InvalidResourceName);
 
 #[cfg(test)]
@@ -208,6 +269,17 @@ mod tests {
     fn a_name_has_at_most_forty_characters() {
         assert!(ProjectName::parse(&"a".repeat(40)).is_ok());
         assert!(ProjectName::parse(&"a".repeat(41)).is_err());
+    }
+
+    #[test]
+    fn a_branch_name_has_at_most_thirty_characters() {
+        assert!(BranchName::parse(&"a".repeat(30)).is_ok());
+        let refused = BranchName::parse(&"a".repeat(31)).unwrap_err();
+        assert_eq!(refused.suggestion.unwrap().as_str(), "a".repeat(30));
+        for name in ["", "Fix", "fix--it", "-fix", "fix-", "7"] {
+            assert!(BranchName::parse(name).is_err(), "{name}");
+        }
+        assert!(BranchName::main().is_main() && !BranchName::parse("fix").unwrap().is_main());
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{agent::Agent, ids::ProjectId, money::Micros};
+use crate::{agent::Agent, ids::ProjectId, money::Micros, name::BranchName};
 
 /// `POST /api/projects/{project}/tasks`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -57,6 +57,9 @@ impl TaskState {
 pub struct Task {
     pub id: Uuid,
     pub project_id: ProjectId,
+    /// The branch in whose sandbox it runs.
+    #[serde(default)]
+    pub branch: BranchName,
     pub agent: Agent,
     pub prompt: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use fsa_model::{DatabaseSpec, FailureKind, spec::Credentials};
+use fsa_model::{DatabaseSpec, FailureKind, VolumeId, spec::Credentials};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -12,6 +12,7 @@ use fsa_driver::{Databases, DriverError, ObservedDatabase, Result};
 
 #[derive(Clone)]
 struct Database {
+    role: String,
     password: SecretString,
     ready: bool,
     /// The rows of its only table.
@@ -20,7 +21,7 @@ struct Database {
 
 /// In-memory databases of a region.
 pub struct MemoryDatabases {
-    all: Mutex<BTreeMap<String, Database>>,
+    all: Mutex<BTreeMap<VolumeId, Database>>,
     pub script: Script,
     pub log: Log,
     predictable_credentials: bool,
@@ -54,7 +55,7 @@ impl MemoryDatabases {
 
     /// Removes the database, without a requeue.
     pub fn lose(&self, database: &DatabaseSpec) {
-        self.all.lock().remove(&database.role());
+        self.all.lock().remove(&database.volume);
     }
 
     /// Removes all databases, without a requeue.
@@ -65,7 +66,7 @@ impl MemoryDatabases {
     /// The names of all roles.
     #[must_use]
     pub fn roles(&self) -> Vec<String> {
-        self.all.lock().keys().cloned().collect()
+        self.all.lock().values().map(|found| found.role.clone()).collect()
     }
 
     /// Inserts a row, as a program would.
@@ -90,7 +91,7 @@ impl MemoryDatabases {
         access: impl FnOnce(&mut Database) -> T,
     ) -> Result<T> {
         let mut all = self.all.lock();
-        let found = all.get_mut(&database.role()).filter(|found| {
+        let found = all.get_mut(&database.volume).filter(|found| {
             found.ready && found.password.expose_secret() == database.password.expose_secret()
         });
         found.map(access).ok_or_else(|| {
@@ -109,14 +110,14 @@ impl Databases for MemoryDatabases {
     }
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
-        let call = self.log.begin(Call::ObserveDatabase, database.project);
+        let call = self.log.begin(Call::ObserveDatabase, database.volume);
         let work = async {
             self.script
                 .begin_faults(Call::ObserveDatabase)
                 .await?
                 .apply()
                 .await?;
-            Ok(match self.all.lock().get(&database.role()) {
+            Ok(match self.all.lock().get(&database.volume) {
                 None => ObservedDatabase::Absent,
                 Some(found) if !found.ready => ObservedDatabase::Partial,
                 Some(_) => ObservedDatabase::Ready,
@@ -126,20 +127,21 @@ impl Databases for MemoryDatabases {
     }
 
     async fn ensure(&self, database: &DatabaseSpec) -> Result<()> {
-        let call = self.log.begin(Call::EnsureDatabase, database.project);
+        let call = self.log.begin(Call::EnsureDatabase, database.volume);
         let work = async {
             let halfway = self.script.begin_faults(Call::EnsureDatabase).await?;
             self.all
                 .lock()
-                .entry(database.role())
+                .entry(database.volume)
                 .and_modify(|found| found.password = database.password.clone())
                 .or_insert_with(|| Database {
+                    role: database.role(),
                     password: database.password.clone(),
                     ready: false,
                     select_rows: Vec::new(),
                 });
             halfway.apply().await?;
-            if let Some(found) = self.all.lock().get_mut(&database.role()) {
+            if let Some(found) = self.all.lock().get_mut(&database.volume) {
                 found.ready = true;
             }
             Ok(())
@@ -149,7 +151,8 @@ impl Databases for MemoryDatabases {
 
     async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials> {
         let role = database.role();
-        if !self.predictable_credentials && !self.all.lock().get(&role).is_some_and(|found| found.ready) {
+        let is_ready = |found: &Database| found.ready;
+        if !self.predictable_credentials && !self.all.lock().get(&database.volume).is_some_and(is_ready) {
             return Err(DriverError::new(
                 FailureKind::Transient,
                 "the database's credentials are not known yet",
@@ -169,14 +172,14 @@ impl Databases for MemoryDatabases {
     }
 
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
-        let call = self.log.begin(Call::DropDatabase, database.project);
+        let call = self.log.begin(Call::DropDatabase, database.volume);
         let work = async {
             let halfway = self.script.begin_faults(Call::DropDatabase).await?;
-            if let Some(found) = self.all.lock().get_mut(&database.role()) {
+            if let Some(found) = self.all.lock().get_mut(&database.volume) {
                 found.ready = false;
             }
             halfway.apply().await?;
-            self.all.lock().remove(&database.role());
+            self.all.lock().remove(&database.volume);
             Ok(())
         };
         call.end(work.await)

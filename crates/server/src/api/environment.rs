@@ -10,10 +10,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::in_branch::InBranch;
 use crate::{
     auth::Caller,
     error::Result,
-    extract::{Json, Path, Query},
+    extract::{Json, Query},
     projects::{self, environment},
     state::App,
 };
@@ -31,6 +32,9 @@ struct Reveal {
     /// Show secret values; this is recorded in the audit log.
     #[serde(default)]
     reveal: bool,
+    /// Name of a branch; `main` by default.
+    #[serde(rename = "branch", default)]
+    _branch: Option<String>,
 }
 
 /// Names of the variables, and with `reveal` their values
@@ -40,21 +44,22 @@ struct Reveal {
 async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
-    Query(Reveal { reveal }): Query<Reveal>,
+    InBranch(project): InBranch,
+    Query(Reveal { reveal, .. }): Query<Reveal>,
 ) -> Result<Json<EnvironmentView>> {
     environment::view(&app, &caller, &project, reveal).await.map(Json)
 }
 
 /// Replaces all variables; a running sandbox restarts if this changes any
 #[utoipa::path(put, path = "/api/projects/{project}/environment", tag = "environment",
-    request_body = ChangeEnvironment, params(("project" = String, Path, description = "id or name")),
+    request_body = ChangeEnvironment, params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = OK, body = EnvironmentView), (status = NOT_FOUND, body = ErrorBody),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
 async fn replace(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Json(request): Json<ChangeEnvironment>,
 ) -> Result<Json<EnvironmentView>> {
     environment::replace(&app, &caller, &project, request)
@@ -64,13 +69,14 @@ async fn replace(
 
 /// Sets variables; null removes one; a running sandbox restarts if this changes any
 #[utoipa::path(patch, path = "/api/projects/{project}/environment", tag = "environment",
-    request_body = ChangeEnvironment, params(("project" = String, Path, description = "id or name")),
+    request_body = ChangeEnvironment, params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = OK, body = EnvironmentView), (status = NOT_FOUND, body = ErrorBody),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
 async fn change(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Json(request): Json<ChangeEnvironment>,
 ) -> Result<Json<EnvironmentView>> {
     environment::change(&app, &caller, &project, request)
@@ -85,8 +91,8 @@ async fn change(
 async fn database(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
-    Query(Reveal { reveal }): Query<Reveal>,
+    InBranch(project): InBranch,
+    Query(Reveal { reveal, .. }): Query<Reveal>,
 ) -> Result<Json<Database>> {
     projects::database::view(&app, &caller, &project, reveal)
         .await

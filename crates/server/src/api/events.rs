@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response, sse::Event as Message},
 };
 use fsa_model::{
-    ErrorBody, EventId,
+    BranchName, ErrorBody, EventId,
     api::Page,
     event::{Event, EventKind},
 };
@@ -18,11 +18,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::sse;
+use super::{in_branch::InBranch, sse};
 use crate::{
     auth::{Caller, permission::Read},
     error::{Error, Result},
-    extract::{Json, Path, Query, last_event_id},
+    extract::{Json, Query, last_event_id},
     state::App,
     store::{
         events::{self, EventScope},
@@ -52,6 +52,9 @@ struct EventsQuery {
     /// Only events from now on.
     #[serde(default)]
     tail: bool,
+    /// Only events of this branch.
+    #[serde(default)]
+    branch: Option<BranchName>,
     /// Only events after this id (`nextCursor` of the previous page).
     #[serde(default)]
     cursor: Option<EventId>,
@@ -80,13 +83,15 @@ impl FromRequestParts<App> for LastEventId {
 async fn of_project(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
-    Query(query): Query<EventsQuery>,
+    InBranch(reference): InBranch,
+    Query(mut query): Query<EventsQuery>,
     last: LastEventId,
 ) -> Result<Response> {
-    let project = projects::find_any::<Read>(&app.store, &caller, &project).await?;
+    let project = projects::find_any::<Read>(&app.store, &caller, &reference.project).await?;
     let topic = Topic::Project(project.id);
     let scope = EventScope::project(&project);
+    let branch = (!reference.branch.is_main()).then_some(reference.branch);
+    query.branch = query.branch.or(branch);
     let ended = {
         let app = app.clone();
         async move { project.ended(&app).await }
@@ -130,16 +135,26 @@ async fn answer(
         None => 0,
     };
     if !query.follow {
-        let items = events::after(&app.store, scope, after, PAGE_SIZE + 1).await?;
+        let items = events::after(&app.store, scope, query.branch.as_ref(), after, PAGE_SIZE + 1).await?;
         let page = sse::page(items, PAGE_SIZE as usize, |event| event.id.to_string());
         return Ok(Json(page).into_response());
     }
-    Ok(sse::stream(stream(app, scope, after, subscription, ended)))
+    let reader = Reader {
+        app,
+        scope,
+        branch: query.branch,
+        after,
+        subscription,
+        ready: VecDeque::new(),
+        ended: false,
+    };
+    Ok(sse::stream(stream(reader, ended)))
 }
 
 struct Reader {
     app: App,
     scope: EventScope,
+    branch: Option<BranchName>,
     after: EventId,
     subscription: Subscription,
     ready: VecDeque<Event>,
@@ -148,14 +163,11 @@ struct Reader {
 
 /// Streams events until the server drains, the caller may no longer see them, or the project is deleted.
 fn stream(
-    app: App,
-    scope: EventScope,
-    after: EventId,
-    subscription: Subscription,
+    reader: Reader,
     refused: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
     let ended = {
-        let shutdown = app.shutdown.clone();
+        let shutdown = reader.app.shutdown.clone();
         async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -163,15 +175,7 @@ fn stream(
             }
         }
     };
-    let state = Reader {
-        app,
-        scope,
-        after,
-        subscription,
-        ready: VecDeque::new(),
-        ended: false,
-    };
-    let messages = futures_util::stream::unfold(state, |mut state| async move {
+    let messages = futures_util::stream::unfold(reader, |mut state| async move {
         let event = state.next().await?;
         Some((Ok(message(&event)), state))
     });
@@ -190,7 +194,15 @@ impl Reader {
             if self.ended {
                 return None;
             }
-            match events::after(&self.app.store, self.scope, self.after, PAGE_SIZE).await {
+            match events::after(
+                &self.app.store,
+                self.scope,
+                self.branch.as_ref(),
+                self.after,
+                PAGE_SIZE,
+            )
+            .await
+            {
                 Ok(found) if !found.is_empty() => self.ready = found.into(),
                 Ok(_) => {
                     tokio::select! {

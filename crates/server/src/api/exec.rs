@@ -13,13 +13,14 @@ use fsa_model::{
 use http::Request;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::in_branch::InBranch;
 use crate::{
     auth::{Caller, permission::Write},
     error::{Error, Result},
-    extract::{Json, Path},
+    extract::Json,
     sandbox_client::{Handshake, RunningSandbox, stream_end},
     state::App,
-    store::projects,
+    store::branches,
 };
 
 /// The longest timeout, in seconds.
@@ -33,7 +34,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Runs a command and responds when it has ended
 #[utoipa::path(post, path = "/api/projects/{project}/exec", tag = "sandbox", request_body = ExecRequest,
-    params(("project" = String, Path, description = "id or name")),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = OK, body = ExecResult), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
@@ -41,10 +43,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 async fn exec(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Json(command): Json<ExecRequest>,
 ) -> Result<Response> {
-    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Write>(&app.store, &caller, &project).await?;
     check(&command)?;
     if command.tty.is_some() {
         return Err(Error::invalid(
@@ -65,23 +67,29 @@ async fn exec(
                    \"signal\": 2} or, for a command with a terminal, {\"type\": \"resize\", \"columns\": 80, \
                    \"rows\": 24} from the client; last {\"type\": \"exit\", \"exitCode\": 0} or \
                    {\"type\": \"error\", \"message\": \"…\"} from the sandbox.",
-    params(("project" = String, Path, description = "id or name")),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = SWITCHING_PROTOCOLS), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
               (status = UPGRADE_REQUIRED, body = ErrorBody)))]
 async fn exec_stream(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     request: Request<Body>,
 ) -> Result<Response> {
-    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Write>(&app.store, &caller, &project).await?;
     app.rate_limits.count_exec(&app.settings.limits, &caller)?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let permit = app.streams.acquire(&app, &caller)?;
     let handshake = Handshake::check(request, None)?;
     let answer = sandbox.sandboxd().exec_websocket(handshake.request()).await?;
-    handshake.accept(&app, answer, stream_end(app.core().clone(), project), permit)
+    handshake.accept(
+        &app,
+        answer,
+        stream_end(app.core().clone(), project.into_project()),
+        permit,
+    )
 }
 
 /// Validates what can be validated without the sandbox.

@@ -33,16 +33,17 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::in_branch::InBranch;
 use crate::{
     auth::{
         Caller,
         permission::{Authorized, Permission as _, Read, Write},
     },
     error::{Error, Result},
-    extract::{Json, Path, Query},
+    extract::{Json, Query},
     sandbox_client::{RunningSandbox, as_items, pass_through},
     state::App,
-    store::{projects, quotas},
+    store::{branches, quotas},
 };
 
 /// Timeout for the first byte of a file or of an archive.
@@ -98,6 +99,9 @@ struct FilesQuery {
     /// `dev` (default) or `root`.
     #[serde(default)]
     user: Option<String>,
+    /// Name of a branch; `main` by default.
+    #[serde(rename = "branch", default)]
+    _branch: Option<String>,
 }
 
 impl FilesQuery {
@@ -154,11 +158,11 @@ impl FilesQuery {
 async fn read_file(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Query(query): Query<FilesQuery>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Read>(&app.store, &caller, &project).await?;
     let path = path_of(request.uri());
     // A read-only token has the scope of its user's role.
     let scope = match project.role() < Write::MIN_ROLE {
@@ -216,11 +220,11 @@ async fn read_file(
 async fn write_file(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Query(query): Query<FilesQuery>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Write>(&app.store, &caller, &project).await?;
     let limits = &app.settings.limits;
     let limit = limits.upload;
     let too_large = || {
@@ -280,12 +284,12 @@ async fn write_file(
 async fn delete_file(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Query(query): Query<FilesQuery>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Write>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let response = sandbox
         .sandboxd()
@@ -300,15 +304,16 @@ async fn delete_file(
 
 /// Moves or renames a file or a folder
 #[utoipa::path(post, path = "/api/projects/{project}/files/move", tag = "sandbox", request_body = MoveRequest,
-    params(("project" = String, Path, description = "id or name")),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
 async fn move_file(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Json(files): Json<MoveRequest>,
 ) -> Result<Response> {
-    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Write>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let response = sandbox.sandboxd().move_file(&files).await?;
     Ok(pass_through(response, &[]))

@@ -15,14 +15,14 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::sse;
+use super::{in_branch::InBranch, sse};
 use crate::{
     auth::{Caller, permission::Read},
     error::{Error, Result},
-    extract::{Json, Path, Query, last_event_id},
+    extract::{Json, Query, last_event_id},
     sandbox_client::{RunningSandbox, stream_end},
     state::App,
-    store::projects,
+    store::branches,
 };
 
 /// Lines per page.
@@ -42,6 +42,9 @@ struct LogsQuery {
     /// Only lines after this one (`nextCursor` of the previous page, or a `sequence`).
     #[serde(default)]
     cursor: Option<u64>,
+    /// Name of a branch; `main` by default.
+    #[serde(rename = "branch", default)]
+    _branch: Option<String>,
 }
 
 fn yes() -> bool {
@@ -68,11 +71,11 @@ impl FromRequestParts<App> for LastEventId {
 async fn read_logs(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Query(query): Query<LogsQuery>,
     last: LastEventId,
 ) -> Result<Response> {
-    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Read>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let after = last.0.or(query.cursor).unwrap_or(0);
     let permit = query
@@ -94,7 +97,7 @@ async fn read_logs(
             let _ = &permit;
             Ok::<_, Infallible>(message(&line))
         });
-    let messages = messages.take_until(Box::pin(stream_end(app.core().clone(), project)));
+    let messages = messages.take_until(Box::pin(stream_end(app.core().clone(), project.into_project())));
     Ok(sse::stream(messages))
 }
 

@@ -19,6 +19,7 @@ mod git_credential;
 mod github;
 pub mod health;
 mod images;
+mod in_branch;
 mod keys;
 mod logs;
 mod members;

@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgConnection;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::in_branch::InBranch;
 use crate::{
     auth::{Caller, permission::Manage, secret},
     error::{Error, Result},
@@ -20,7 +21,7 @@ use crate::{
     projects::status,
     state::App,
     store::{
-        audit,
+        audit, branches,
         events::{self, NewEvent},
         notify::Topic,
         previews,
@@ -41,12 +42,13 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// The ports that listen, are shared or have settings, and their URLs
 #[utoipa::path(get, path = "/api/projects/{project}/ports", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name")),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = OK, body = Page<Port>), (status = NOT_FOUND, body = ErrorBody)))]
 async fn list_ports(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
 ) -> Result<Json<Page<Port>>> {
     let overview = projects::overview(&app.store, &caller, &project).await?;
     Ok(Json(Page {
@@ -57,13 +59,15 @@ async fn list_ports(
 
 /// A port and its URL, whether or not it listens
 #[utoipa::path(get, path = "/api/projects/{project}/ports/{port}", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name"), ("port" = u16, Path)),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default"), ("port" = u16, Path)),
     responses((status = OK, body = Port), (status = NOT_FOUND, body = ErrorBody),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
 async fn show_port(
     State(app): State<App>,
     caller: Caller,
-    Path((project, port)): Path<(String, u32)>,
+    InBranch(project): InBranch,
+    Path((_, port)): Path<(String, u32)>,
 ) -> Result<Json<Port>> {
     let overview = projects::overview(&app.store, &caller, &project).await?;
     let port = port_number(port)?;
@@ -110,16 +114,18 @@ async fn ports(app: &App, overview: &Overview, also: Option<u16>) -> Result<Vec<
     description = "`sharing`: members (`private`), anyone with its link (`link`), or everyone (`public`). `link` \
         answers with a new link, once; an older link of the port no longer opens it. `hostHeader`: the preview's own \
         (`public`), or `localhost:PORT` (`localhost`).",
-    params(("project" = String, Path, description = "id or name"), ("port" = u16, Path)),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default"), ("port" = u16, Path)),
     responses((status = OK, body = SharedPort), (status = NOT_FOUND, body = ErrorBody),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
 async fn share_port(
     State(app): State<App>,
     caller: Caller,
-    Path((project, port)): Path<(String, u32)>,
+    InBranch(project): InBranch,
+    Path((_, port)): Path<(String, u32)>,
     Json(request): Json<SharePort>,
 ) -> Result<Json<SharedPort>> {
-    let found = projects::find::<Manage>(&app.store, &caller, &project).await?;
+    let found = branches::find::<Manage>(&app.store, &caller, &project).await?;
     let port = port_number(port)?;
     if port == TERMINAL_PORT && request.host_header.is_some() {
         return Err(Error::invalid(
@@ -136,9 +142,16 @@ async fn share_port(
     if request.sharing.is_none() && request.host_header.is_none() {
         return Err(Error::invalid("sharing", "give sharing, hostHeader or both"));
     }
+    if request.sharing.is_some_and(|sharing| sharing != Sharing::Private) && !found.branch().name.is_main() {
+        return Err(Error::invalid(
+            "sharing",
+            "the ports of a branch are open to the members of the project only; share a port of main",
+        ));
+    }
     let mut tx = app.store.begin().await?;
-    let row = projects::lock(&mut tx, &found).await?;
+    let row = branches::lock(&mut tx, &found).await?;
     let link = match request.sharing {
+        Some(_) if !row.branch().name.is_main() => None,
         Some(sharing) => share(&mut tx, &caller, &row, port, sharing).await?,
         None => None,
     };
@@ -149,7 +162,7 @@ async fn share_port(
     tx.commit().await?;
     // Wake local subscribers at once, without waiting for this process's own notification.
     app.hub.wake(Topic::Project(row.id));
-    let overview = projects::overview(&app.store, &caller, &row.id.to_string()).await?;
+    let overview = projects::overview(&app.store, &caller, &project).await?;
     let url = status::port_url(&app.settings, &overview, port);
     Ok(Json(SharedPort {
         port,

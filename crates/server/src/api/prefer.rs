@@ -7,7 +7,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use fsa_model::ProjectId;
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use tokio::time::Instant;
 
@@ -87,8 +86,7 @@ impl Wait {
             return Ok(WaitOutcome::Pending(overview));
         };
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        let project: ProjectId = overview.project.id;
-        lifecycle::wait_until_settled(app, caller, project, self.requested_at, deadline).await
+        lifecycle::wait_until_settled(app, caller, &overview.branch, self.requested_at, deadline).await
     }
 
     /// Adds the response header for an applied preference.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{cursor::AfterProject, prefer::Wait, sse};
+use super::{cursor::AfterProject, in_branch::InBranch, prefer::Wait, sse};
 use crate::{
     auth::Caller,
     error::{Error, Result},
@@ -93,11 +93,12 @@ async fn create(
     Ok(response)
 }
 
-/// A project with its main sandbox
+/// A project with the sandbox of one of its branches
 #[utoipa::path(get, path = "/api/projects/{project}", tag = "projects",
-    params(("project" = String, Path, description = "id or name")),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = OK, body = Project), (status = NOT_FOUND, body = ErrorBody)))]
-async fn show(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Project>> {
+async fn show(State(app): State<App>, caller: Caller, InBranch(project): InBranch) -> Result<Json<Project>> {
     let overview = store::projects::overview(&app.store, &caller, &project).await?;
     Ok(Json(status::project(&app.settings, &overview)))
 }

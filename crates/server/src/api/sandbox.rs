@@ -11,17 +11,20 @@ use fsa_model::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::prefer::Wait;
+use super::{in_branch::InBranch, prefer::Wait};
 use crate::{
     auth::Caller,
     error::{Error, Result},
-    extract::{Json, OptionalJson, Path},
+    extract::{Json, OptionalJson},
     projects::{
         lifecycle::{self, LifecycleAction},
         status, validate,
     },
     state::App,
-    store::projects::{self, Overview},
+    store::{
+        branches::BranchReference,
+        projects::{self, Overview},
+    },
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -34,9 +37,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Status and URLs of a project's sandbox
 #[utoipa::path(get, path = "/api/sandbox/{project}", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name")),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = OK, body = Sandbox), (status = NOT_FOUND, body = ErrorBody)))]
-async fn show(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Sandbox>> {
+async fn show(State(app): State<App>, caller: Caller, InBranch(project): InBranch) -> Result<Json<Sandbox>> {
     let overview = projects::overview(&app.store, &caller, &project).await?;
     sandbox(&app, &overview).map(Json)
 }
@@ -44,13 +48,14 @@ async fn show(State(app): State<App>, caller: Caller, Path(project): Path<String
 /// Creates, starts or restarts the sandbox
 #[utoipa::path(post, path = "/api/sandbox/{project}", tag = "sandbox", request_body = Option<StartSandbox>,
     params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it runs, or after N seconds")),
     responses((status = OK, description = "it runs", body = Sandbox), (status = ACCEPTED, body = Sandbox),
               (status = NOT_FOUND, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
 async fn start_or_restart(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     wait: Wait,
     OptionalJson(start): OptionalJson<StartSandbox>,
 ) -> Result<Response> {
@@ -73,13 +78,14 @@ async fn start_or_restart(
 /// Terminates the sandbox; files and database are kept
 #[utoipa::path(delete, path = "/api/sandbox/{project}", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it is gone, or after N seconds")),
     responses((status = OK, description = "it is gone", body = Sandbox), (status = ACCEPTED, body = Sandbox),
               (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
 async fn terminate(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     wait: Wait,
 ) -> Result<Response> {
     request(&app, &caller, &project, wait, LifecycleAction::Terminate).await
@@ -88,13 +94,14 @@ async fn terminate(
 /// Starts the sandbox
 #[utoipa::path(post, path = "/api/projects/{project}/start", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it runs, or after N seconds")),
     responses((status = OK, description = "it runs", body = Sandbox), (status = ACCEPTED, body = Sandbox),
               (status = NOT_FOUND, body = ErrorBody)))]
 async fn start(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     wait: Wait,
 ) -> Result<Response> {
     request(&app, &caller, &project, wait, LifecycleAction::Start).await
@@ -103,13 +110,14 @@ async fn start(
 /// Stops the sandbox; its files are kept
 #[utoipa::path(post, path = "/api/projects/{project}/stop", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it is stopped, or after N seconds")),
     responses((status = OK, description = "it is stopped", body = Sandbox), (status = ACCEPTED, body = Sandbox),
               (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
 async fn stop(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     wait: Wait,
 ) -> Result<Response> {
     request(&app, &caller, &project, wait, LifecycleAction::Stop).await
@@ -118,13 +126,14 @@ async fn stop(
 /// Restarts the sandbox
 #[utoipa::path(post, path = "/api/projects/{project}/restart", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it runs, or after N seconds")),
     responses((status = OK, description = "it runs", body = Sandbox), (status = ACCEPTED, body = Sandbox),
               (status = NOT_FOUND, body = ErrorBody)))]
 async fn restart(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     wait: Wait,
 ) -> Result<Response> {
     request(&app, &caller, &project, wait, LifecycleAction::Restart).await
@@ -133,7 +142,7 @@ async fn restart(
 async fn request(
     app: &App,
     caller: &Caller,
-    project: &str,
+    project: &BranchReference,
     wait: Wait,
     action: LifecycleAction,
 ) -> Result<Response> {
@@ -146,7 +155,7 @@ fn sandbox(app: &App, overview: &Overview) -> Result<Sandbox> {
     status::sandbox(&app.settings, overview).ok_or_else(|| {
         Error::not_found("sandbox")
             .with_message(
-                "This project has no sandbox: it was terminated. A POST to this path creates a new one.",
+                "This branch has no sandbox: it was terminated. A POST to this path creates a new one.",
             )
             .with_project(overview.project.id)
     })

@@ -18,7 +18,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::sse;
+use super::{in_branch::InBranch, sse};
 use crate::{
     auth::{
         Caller,
@@ -29,6 +29,7 @@ use crate::{
     state::App,
     store::{
         self,
+        branches::BranchReference,
         notify::{Subscription, Topic},
         projects,
     },
@@ -55,20 +56,24 @@ struct ListQuery {
     /// `nextCursor` of the previous page.
     #[serde(default)]
     cursor: Option<Uuid>,
+    /// Name of a branch.
+    #[serde(rename = "branch", default)]
+    _branch: Option<String>,
 }
 
-/// The project's tasks, newest first
+/// The project's tasks, newest first; those of one branch where the query names another one than main
 #[utoipa::path(get, path = "/api/projects/{project}/tasks", tag = "tasks",
     params(("project" = String, Path, description = "id or name"), ListQuery),
     responses((status = OK, body = Page<Task>), (status = NOT_FOUND, body = ErrorBody)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
-    Query(ListQuery { cursor }): Query<ListQuery>,
+    InBranch(BranchReference { project, branch }): InBranch,
+    Query(ListQuery { cursor, .. }): Query<ListQuery>,
 ) -> Result<Json<Page<Task>>> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
-    let mut items = store::tasks::list(&app.store, project.id, cursor, PAGE_SIZE + 1).await?;
+    let branch = Some(&branch).filter(|branch| !branch.is_main());
+    let mut items = store::tasks::list(&app.store, project.id, branch, cursor, PAGE_SIZE + 1).await?;
     let more = items.len() > PAGE_SIZE as usize;
     items.truncate(PAGE_SIZE as usize);
     let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
@@ -77,14 +82,15 @@ async fn list(
 
 /// Creates a task: an agent works on the prompt in the sandbox, after earlier tasks
 #[utoipa::path(post, path = "/api/projects/{project}/tasks", tag = "tasks", request_body = CreateTask,
-    params(("project" = String, Path, description = "id or name")),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = CREATED, body = Task), (status = NOT_FOUND, body = ErrorBody),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
               (status = TOO_MANY_REQUESTS, body = ErrorBody)))]
 async fn create(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Json(request): Json<CreateTask>,
 ) -> Result<(StatusCode, Json<Task>)> {
     let task = tasks::create(&app, &caller, &project, request).await?;
@@ -98,7 +104,8 @@ async fn create(
 async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path((project, task)): Path<(String, String)>,
+    InBranch(BranchReference { project, .. }): InBranch,
+    Path((_, task)): Path<(String, String)>,
 ) -> Result<Json<Task>> {
     tasks::show(&app, &caller, &project, id(&task)?).await.map(Json)
 }
@@ -110,7 +117,8 @@ async fn show(
 async fn cancel(
     State(app): State<App>,
     caller: Caller,
-    Path((project, task)): Path<(String, String)>,
+    InBranch(BranchReference { project, .. }): InBranch,
+    Path((_, task)): Path<(String, String)>,
 ) -> Result<(StatusCode, Json<Task>)> {
     let task = tasks::cancel(&app, &caller, &project, id(&task)?).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
@@ -123,7 +131,8 @@ async fn cancel(
 async fn diff(
     State(app): State<App>,
     caller: Caller,
-    Path((project, task)): Path<(String, String)>,
+    InBranch(BranchReference { project, .. }): InBranch,
+    Path((_, task)): Path<(String, String)>,
 ) -> Result<Json<TaskDiff>> {
     tasks::diff(&app, &caller, &project, id(&task)?).await.map(Json)
 }
@@ -142,6 +151,9 @@ struct StepsQuery {
     /// Only steps after this sequence number (`nextCursor` of the previous page).
     #[serde(default)]
     cursor: Option<i64>,
+    /// Name of a branch; it makes no difference.
+    #[serde(rename = "branch", default)]
+    _branch: Option<String>,
 }
 
 fn yes() -> bool {
@@ -167,7 +179,8 @@ impl FromRequestParts<App> for LastEventId {
 async fn steps(
     State(app): State<App>,
     caller: Caller,
-    Path((project, task)): Path<(String, String)>,
+    InBranch(BranchReference { project, .. }): InBranch,
+    Path((_, task)): Path<(String, String)>,
     Query(query): Query<StepsQuery>,
     last: LastEventId,
 ) -> Result<Response> {

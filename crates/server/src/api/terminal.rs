@@ -10,6 +10,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::in_branch::InBranch;
 use crate::{
     auth::{
         Caller,
@@ -19,7 +20,7 @@ use crate::{
     extract::{Json, Path, Query},
     sandbox_client::{Handshake, RunningSandbox, stream_end},
     state::App,
-    store::projects,
+    store::branches,
 };
 
 /// Maximum number of sessions listed.
@@ -44,6 +45,9 @@ struct TerminalParams {
     /// User that starts the session: `dev` (default) or `root`.
     #[serde(default)]
     user: Option<String>,
+    /// Name of a branch; `main` by default.
+    #[serde(rename = "branch", default)]
+    _branch: Option<String>,
 }
 
 impl TerminalParams {
@@ -87,11 +91,11 @@ fn session_name(field: &str, name: &str) -> Result<()> {
 async fn open_terminal(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
     Query(params): Query<TerminalParams>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Read>(&app.store, &caller, &project).await?;
     let types = project.with_permission::<Write>();
     let query = params.query(types.is_err())?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
@@ -99,7 +103,7 @@ async fn open_terminal(
     // End a connection that may no longer type; the client may reconnect to watch.
     let end = match types {
         Ok(types) => stream_end(app.core().clone(), types).boxed(),
-        Err(_) => stream_end(app.core().clone(), project).boxed(),
+        Err(_) => stream_end(app.core().clone(), project.into_project()).boxed(),
     };
     let handshake = Handshake::check(request, Some(SUBPROTOCOL))?;
     let answer = sandbox.sandboxd().terminal(&query, handshake.request()).await?;
@@ -108,15 +112,16 @@ async fn open_terminal(
 
 /// Lists the terminal sessions
 #[utoipa::path(get, path = "/api/projects/{project}/terminals", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name")),
+    params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default")),
     responses((status = OK, body = Page<TerminalSession>), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
 async fn list_terminals(
     State(app): State<App>,
     caller: Caller,
-    Path(project): Path<String>,
+    InBranch(project): InBranch,
 ) -> Result<Json<Page<TerminalSession>>> {
-    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Read>(&app.store, &caller, &project).await?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let mut items = sandbox.sandboxd().terminals().await?;
     items.truncate(MAX_SESSIONS);
@@ -138,15 +143,17 @@ async fn list_terminals(
 /// Ends a terminal session and the programs in it
 #[utoipa::path(delete, path = "/api/projects/{project}/terminals/{terminal}", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
+           ("branch" = Option<String>, Query, description = "name of a branch; main by default"),
            ("terminal" = String, Path, description = "the session's name")),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
 async fn close_terminal(
     State(app): State<App>,
     caller: Caller,
-    Path((project, terminal)): Path<(String, String)>,
+    InBranch(project): InBranch,
+    Path((_, terminal)): Path<(String, String)>,
 ) -> Result<StatusCode> {
-    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
+    let project = branches::find::<Write>(&app.store, &caller, &project).await?;
     if session_name("terminal", &terminal).is_err() {
         return Err(Error::not_found("terminal"));
     }
@@ -165,6 +172,7 @@ mod tests {
             let params = TerminalParams {
                 session: session.map(Into::into),
                 user: user.map(Into::into),
+                _branch: None,
             };
             let query = params.query(false);
             query

@@ -3,7 +3,7 @@
 use fsa_model::{
     UserId,
     api::Sharing,
-    host::{Host, host_name, parse_host},
+    host::{Host, parse_host},
     sharing::ProjectRole,
 };
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -131,7 +131,7 @@ pub(super) fn is_cross_project_request(
     }
 }
 
-/// Whether a URL is on the main host or on a port of the same project.
+/// Whether a URL is on the main host or on a port of the same branch.
 fn is_same_project_or_main_host(settings: &Settings, own: &str, url: &str) -> bool {
     let Ok(url) = url::Url::parse(url) else {
         return false;
@@ -140,15 +140,15 @@ fn is_same_project_or_main_host(settings: &Settings, own: &str, url: &str) -> bo
     if origin == settings.origin.origin() || origin.ascii_serialization() == own {
         return true;
     }
-    let name = |host: Option<Host>| host.map(|host| (host.project, host.owner));
+    let target = |host: Option<Host>| host.map(|host| host.target);
     let theirs = url
         .host_str()
         .and_then(|host| label(settings, host))
         .and_then(parse_host);
-    theirs.is_some() && name(theirs) == name(parse_host(own))
+    theirs.is_some() && target(theirs) == target(parse_host(own))
 }
 
-/// The request's `Origin`, if it is the preview URL of another port of the same project.
+/// The request's `Origin`, if it is the preview URL of another port of the same branch.
 pub(super) fn sibling_origin<'a>(
     settings: &Settings,
     own: &str,
@@ -160,18 +160,17 @@ pub(super) fn sibling_origin<'a>(
     (text == settings.app_url(&sibling_label(own, port)?)).then_some(origin)
 }
 
-/// The port of the same project whose host a URL names.
+/// The port of the same branch whose host a URL names.
 pub(super) fn sibling_port(settings: &Settings, own: &str, url: &str) -> Option<u16> {
     let url = url::Url::parse(url).ok()?;
     let theirs = parse_host(label(settings, url.host_str()?)?)?;
     let own = parse_host(own)?;
-    (theirs.project == own.project && theirs.owner == own.owner).then_some(theirs.port)
+    (theirs.target == own.target).then_some(theirs.port)
 }
 
-/// The label of another port of the same project.
+/// The label of another port of the same branch.
 pub(super) fn sibling_label(own: &str, port: u16) -> Option<String> {
-    let own = parse_host(own)?;
-    Some(host_name(&own.project, port, own.owner.as_deref()))
+    Some(parse_host(own)?.target.port(port).to_string())
 }
 
 /// Whether the request is a CORS preflight.

@@ -153,7 +153,7 @@ async fn preview(
     let Some((label, host)) = label.and_then(|label| parse_host(label).map(|host| (label, host))) else {
         return ErrorPage::not_found().response(&headers);
     };
-    match projects::by_host(&core.store, &host).await {
+    match projects::by_host(&core.store, &host.target).await {
         Err(error) => error.into_response(),
         Ok(Some(project)) => {
             match projects::find::<Read>(&core.store, &caller, &project.id.to_string()).await {

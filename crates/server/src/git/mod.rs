@@ -20,12 +20,15 @@ use self::stderr::{GitOperation, explain};
 use crate::{
     auth::{
         Caller,
-        permission::{Authorized, Permission, Read, Write},
+        permission::{Permission, Read, Write},
     },
     core::Core,
     error::{Error, Result},
     sandbox_client::RunningSandbox,
-    store::{github, projects},
+    store::{
+        branches::{self, AuthorizedBranch, BranchReference},
+        github,
+    },
 };
 
 /// Timeout of local commands.
@@ -44,7 +47,7 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    pub(crate) async fn of<R: Permission>(core: &Core, project: &Authorized<R>) -> Result<Self> {
+    pub(crate) async fn of<R: Permission>(core: &Core, project: &AuthorizedBranch<R>) -> Result<Self> {
         let sandbox = RunningSandbox::of(core, project).await?;
         Ok(Self { sandbox })
     }
@@ -197,8 +200,8 @@ async fn email_of(core: &Core, caller: &Caller) -> Result<String> {
 ///
 /// # Errors
 /// Not found; 409 where the sandbox does not run or there is no repository.
-pub async fn view(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
-    let project = projects::find::<Read>(&core.store, caller, project).await?;
+pub async fn view(core: &Core, caller: &Caller, reference: &BranchReference) -> Result<GitStatus> {
+    let project = branches::find::<Read>(&core.store, caller, reference).await?;
     match Repository::of(core, &project).await?.status().await {
         // An ordinary state of a new project, and no failure.
         Err(error) if error.name() == "NoRepository" => Ok(GitStatus::default()),
@@ -213,11 +216,11 @@ pub async fn view(core: &Core, caller: &Caller, project: &str) -> Result<GitStat
 pub async fn diff(
     core: &Core,
     caller: &Caller,
-    project: &str,
+    reference: &BranchReference,
     path: Option<&str>,
     staged: bool,
 ) -> Result<GitDiff> {
-    let project = projects::find::<Read>(&core.store, caller, project).await?;
+    let project = branches::find::<Read>(&core.store, caller, reference).await?;
     if let Some(path) = path {
         check_path("path", path)?;
     }
@@ -256,27 +259,37 @@ pub async fn diff(
 ///
 /// # Errors
 /// Same as [`diff`].
-pub async fn stage(core: &Core, caller: &Caller, project: &str, request: &GitPaths) -> Result<GitStatus> {
-    change(core, caller, project, &["add", "--all", "--"], request).await
+pub async fn stage(
+    core: &Core,
+    caller: &Caller,
+    reference: &BranchReference,
+    request: &GitPaths,
+) -> Result<GitStatus> {
+    change(core, caller, reference, &["add", "--all", "--"], request).await
 }
 
 /// Unstages files, or everything.
 ///
 /// # Errors
 /// Same as [`diff`].
-pub async fn unstage(core: &Core, caller: &Caller, project: &str, request: &GitPaths) -> Result<GitStatus> {
+pub async fn unstage(
+    core: &Core,
+    caller: &Caller,
+    reference: &BranchReference,
+    request: &GitPaths,
+) -> Result<GitStatus> {
     // Unlike `restore --staged`, `reset` works before the first commit too.
-    change(core, caller, project, &["reset", "--quiet", "--"], request).await
+    change(core, caller, reference, &["reset", "--quiet", "--"], request).await
 }
 
 async fn change(
     core: &Core,
     caller: &Caller,
-    project: &str,
+    reference: &BranchReference,
     arguments: &[&str],
     request: &GitPaths,
 ) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&core.store, caller, project).await?;
+    let project = branches::find::<Write>(&core.store, caller, reference).await?;
     let paths = request.paths.as_deref();
     if paths.is_some_and(|paths| paths.is_empty() || paths.len() > MAX_PATHS) {
         let rule = format!("it lists from 1 to {MAX_PATHS} paths; leave it out for everything");
@@ -308,8 +321,13 @@ fn check_path(field: &str, path: &str) -> Result<()> {
 ///
 /// # Errors
 /// Same as [`view`]; 422 for an invalid message; 409 where there is nothing to commit.
-pub async fn commit(core: &Core, caller: &Caller, project: &str, request: &GitCommit) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&core.store, caller, project).await?;
+pub async fn commit(
+    core: &Core,
+    caller: &Caller,
+    reference: &BranchReference,
+    request: &GitCommit,
+) -> Result<GitStatus> {
+    let project = branches::find::<Write>(&core.store, caller, reference).await?;
     let message = request.message.trim();
     if message.is_empty() || message.len() > MAX_MESSAGE_BYTES || message.contains('\0') {
         let rule = format!("it has from 1 to {MAX_MESSAGE_BYTES} bytes, and no NUL character");
@@ -328,8 +346,8 @@ pub async fn commit(core: &Core, caller: &Caller, project: &str, request: &GitCo
 ///
 /// # Errors
 /// Same as [`view`]; 409 with advice where the push was refused.
-pub async fn push(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&core.store, caller, project).await?;
+pub async fn push(core: &Core, caller: &Caller, reference: &BranchReference) -> Result<GitStatus> {
+    let project = branches::find::<Write>(&core.store, caller, reference).await?;
     let repository = Repository::of(core, &project).await?;
     let status = repository.status().await?;
     if status.head.is_none() {
@@ -347,8 +365,8 @@ pub async fn push(core: &Core, caller: &Caller, project: &str) -> Result<GitStat
 ///
 /// # Errors
 /// Same as [`view`]; 409 with the files that conflict, and the merge is then in progress.
-pub async fn pull(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&core.store, caller, project).await?;
+pub async fn pull(core: &Core, caller: &Caller, reference: &BranchReference) -> Result<GitStatus> {
+    let project = branches::find::<Write>(&core.store, caller, reference).await?;
     let repository = Repository::of(core, &project).await?;
     let before = repository.status().await?;
     let author = repository.author(core, caller).await?;
@@ -385,8 +403,8 @@ pub async fn pull(core: &Core, caller: &Caller, project: &str) -> Result<GitStat
 ///
 /// # Errors
 /// Same as [`view`]; 409 where there is none.
-pub async fn abort(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&core.store, caller, project).await?;
+pub async fn abort(core: &Core, caller: &Caller, reference: &BranchReference) -> Result<GitStatus> {
+    let project = branches::find::<Write>(&core.store, caller, reference).await?;
     let repository = Repository::of(core, &project).await?;
     repository.git(GitOperation::Abort, &["merge", "--abort"]).await?;
     repository.status().await

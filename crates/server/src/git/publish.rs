@@ -10,7 +10,11 @@ use crate::{
     core::Core,
     error::{Error, Result},
     github::repositories,
-    store::{audit, git, projects},
+    store::{
+        audit,
+        branches::{self, BranchReference},
+        git,
+    },
 };
 
 /// The `.gitignore` of a first commit where the project has none: secrets, and files that tools generate.
@@ -21,8 +25,13 @@ const DEFAULT_GITIGNORE: &str =
 ///
 /// # Errors
 /// 409 where the sandbox does not run, the repository has an `origin`, no account is linked, or GitHub refuses.
-pub async fn publish(core: &Core, caller: &Caller, project: &str, request: &GitPublish) -> Result<GitStatus> {
-    let found = projects::find::<Own>(&core.store, caller, project).await?;
+pub async fn publish(
+    core: &Core,
+    caller: &Caller,
+    reference: &BranchReference,
+    request: &GitPublish,
+) -> Result<GitStatus> {
+    let found = branches::find::<Own>(&core.store, caller, reference).await?;
     let name = request.name.as_deref().unwrap_or(found.name.as_str());
     check(name, request.description.as_deref())?;
     let repository = Repository::of(core, &found).await?;
@@ -61,7 +70,7 @@ pub async fn publish(core: &Core, caller: &Caller, project: &str, request: &GitP
     )
     .await?;
     let mut tx = core.store.begin().await?;
-    let project = projects::lock(&mut tx, &found).await?;
+    let project = branches::lock(&mut tx, &found).await?;
     git::set_published(&mut tx, project.id, &created.url).await?;
     let object = format!("project {} {}", project.id, created.name);
     audit::record(&mut tx, caller, "git.publish", object).await?;

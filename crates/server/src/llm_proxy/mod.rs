@@ -23,7 +23,7 @@ pub struct CallingSandbox {
 /// The environment layers that people set, later wins: unchanged,
 /// or with the relay's address in place of the agents' credentials.
 #[must_use]
-pub fn layers(mode: Mode, layers: [&Environment; 4], control_token: &SecretString) -> Environment {
+pub fn layers(mode: Mode, layers: [&Environment; 5], control_token: &SecretString) -> Environment {
     let mut all = Environment::new();
     match mode {
         Mode::Inject => {

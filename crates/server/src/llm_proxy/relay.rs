@@ -209,11 +209,14 @@ fn credential(
         None => Environment::new(),
     };
     let of_project = environment::decrypt_project(&core.key_ring, account.project, &account.of_project)?;
+    let of_branch =
+        environment::decrypt_branch(&core.key_ring, account.branch, account.of_branch.as_deref())?;
     let of_request = environment::decrypt_request(&core.key_ring, sandbox.id, &account.of_request)?;
     Ok(provider.credential(&[
         &core.settings.agent_environment,
         &of_user,
         &of_project,
+        &of_branch,
         &of_request,
     ]))
 }

@@ -1,15 +1,16 @@
 //! Project changes: name, description, start command, size, image, and the repository until it is cloned. A change
-//! that applies only at a start restarts a running sandbox.
+//! that applies only at a start restarts the running sandboxes of all branches.
 
-use fsa_model::{api::ChangeProject, event::EventKind, limits::Adds, sandboxd::RepositoryState};
+use fsa_model::{BranchName, api::ChangeProject, event::EventKind, limits::Adds, sandboxd::RepositoryState};
 use sqlx::PgConnection;
 
-use super::{environment, validate};
+use super::validate;
 use crate::{
     auth::{Caller, permission::Manage},
     core::Core,
     error::{Error, Result},
     store::{
+        branches::{self, BranchReference},
         events::{self, NewEvent},
         notify::Topic,
         projects::{self, Overview, ProjectRow},
@@ -40,7 +41,7 @@ pub async fn change(core: &Core, caller: &Caller, project: &str, request: Change
             )));
         }
         projects::update(&mut tx, &after).await?;
-        let restarting = needs_restart(&fields) && environment::bump_generation(&mut tx, before.id).await?;
+        let restarting = needs_restart(&fields) && sandboxes::bump_running(&mut tx, before.id, None).await?;
         if restarting && needs_more_resources(&before, &after) {
             let adds = Adds {
                 projects: false,
@@ -67,12 +68,15 @@ pub async fn change(core: &Core, caller: &Caller, project: &str, request: Change
             core.hub.wake(Topic::DesiredState);
         }
     }
-    projects::overview(&core.store, caller, &before.id.to_string()).await
+    projects::overview(&core.store, caller, &BranchReference::main(before.id)).await
 }
 
-/// Whether the project's sandbox has reported the clone, which is made once.
+/// Whether the main sandbox has reported the clone, which is made once.
 async fn is_cloned(tx: &mut PgConnection, project: &ProjectRow) -> Result<bool> {
-    let sandbox = sandboxes::main_in(tx, project.id).await?;
+    let sandbox = match branches::named(tx, project.id, &BranchName::main()).await? {
+        Some(main) => sandboxes::of_branch_in(tx, main.volume).await?,
+        None => None,
+    };
     let status = sandbox.and_then(|sandbox| sandbox.status);
     Ok(status.is_some_and(|status| status.repository == RepositoryState::Cloned))
 }

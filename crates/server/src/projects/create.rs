@@ -1,7 +1,8 @@
 //! Project creation: writes the project, its database, its main sandbox and the event in one transaction.
 
 use fsa_model::{
-    DesiredState, Image, ProjectId, ResourceName, api::CreateProject, event::EventKind, limits::Adds,
+    BranchName, DesiredState, Image, ProjectId, ResourceName, api::CreateProject, event::EventKind,
+    limits::Adds,
 };
 
 use super::{
@@ -14,7 +15,9 @@ use crate::{
     encryption::KeyRing,
     error::{Error, Result},
     store::{
-        associated_data, databases,
+        associated_data,
+        branches::{self, BranchReference},
+        databases,
         events::{self, NewEvent},
         notify::Topic,
         projects::{self, NewProject, Overview},
@@ -90,8 +93,12 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
     if needs_database {
         databases::ensure(&mut tx, id, &resource, &password).await?;
     }
+    // The insertion of the project has made it.
+    let main = branches::named(&mut tx, id, &BranchName::main())
+        .await?
+        .ok_or_else(|| Error::internal("A new project has no main branch."))?;
     let sandbox =
-        lifecycle::create_sandbox(core, &mut tx, id, &resource, desired_state, &Variables::new()).await?;
+        lifecycle::create_sandbox(core, &mut tx, &main, &resource, desired_state, &Variables::new()).await?;
     let adds = Adds {
         projects: true,
         running: desired_state == DesiredState::Running,
@@ -102,6 +109,7 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
         owner: caller.user(),
         project: id,
         sandbox: Some(sandbox),
+        branch: None,
         kind: EventKind::ProjectCreated,
         message: format!("The project {name} was created."),
         data: serde_json::json!({"name": name, "by": caller.login()}),
@@ -110,7 +118,7 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
     events::append(&mut tx, event).await?;
     tx.commit().await?;
     core.hub.wake(Topic::DesiredState);
-    projects::overview(&core.store, caller, &id.to_string()).await
+    projects::overview(&core.store, caller, &BranchReference::main(id)).await
 }
 
 /// A new password of a project's database, encrypted.

@@ -1,6 +1,6 @@
-//! View of a project's database. Revealing its password is audited.
+//! View of a branch's database. Revealing its password is audited.
 
-use fsa_model::{DatabaseSpec, VolumeId, api, api::DatabaseStatus};
+use fsa_model::{DatabaseSpec, api, api::DatabaseStatus};
 use secrecy::ExposeSecret as _;
 
 use crate::{
@@ -10,19 +10,28 @@ use crate::{
     },
     core::Core,
     error::{Error, Result},
-    store::{associated_data, audit, databases, projects},
+    store::{
+        associated_data, audit,
+        branches::{self, BranchReference},
+        databases,
+    },
 };
 
 /// Timeout for the region's answer on how to reach the database.
 const CREDENTIALS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// The project's database. With `reveal` it includes the connection string, which is audited first.
+/// The branch's database. With `reveal` it includes the connection string, which is audited first.
 ///
 /// # Errors
 /// Not found; 409 where the connection string is requested but not known yet.
-pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> Result<api::Database> {
-    let project = projects::find::<Read>(&core.store, caller, project).await?;
-    let database = databases::of(&core.store, &project)
+pub async fn view(
+    core: &Core,
+    caller: &Caller,
+    reference: &BranchReference,
+    reveal: bool,
+) -> Result<api::Database> {
+    let project = branches::find::<Read>(&core.store, caller, reference).await?;
+    let database = databases::of(&core.store, project.branch())
         .await?
         .ok_or_else(|| Error::not_found("database").with_project(project.id))?;
     let region = core.regions.get(&project.region).ok_or_else(|| {
@@ -44,12 +53,15 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
             return Err(Error::conflict("The database is not ready yet.").with_project(project.id));
         }
         let mut tx = core.store.begin().await?;
-        let object = format!("project {}", project.id);
+        let object = match project.branch().name.is_main() {
+            true => format!("project {}", project.id),
+            false => format!("branch {} of project {}", project.branch().name, project.id),
+        };
         audit::record(&mut tx, caller, "database.reveal", object).await?;
         tx.commit().await?;
         let spec = DatabaseSpec {
             project: project.id,
-            volume: VolumeId::of_main(project.id),
+            volume: database.volume,
             password: core.key_ring.decrypt(
                 associated_data::database_password(&project.id.to_string()),
                 &database.password,

@@ -1,4 +1,5 @@
-//! Project deletion: marks a project as deleted. Workers remove its sandboxes, files, database and at last its row.
+//! Project deletion: marks a project as deleted. Workers remove the sandboxes, files and databases of all its branches,
+//! and at last its row.
 
 use fsa_model::event::EventKind;
 
@@ -8,6 +9,7 @@ use crate::{
     error::Result,
     store::{
         audit,
+        branches::BranchReference,
         events::{self, NewEvent},
         notify::Topic,
         projects::{self, Overview},
@@ -20,7 +22,7 @@ use crate::{
 /// Not found; 403 for anyone but its owner; the database does not answer.
 pub async fn delete(core: &Core, caller: &Caller, project: &str) -> Result<Overview> {
     let found = projects::find_any::<Own>(&core.store, caller, project).await?;
-    let overview = projects::overview(&core.store, caller, &found.id.to_string()).await?;
+    let overview = projects::overview(&core.store, caller, &BranchReference::main(found.id)).await?;
     if overview.project.deleted_at.is_some() {
         return Ok(overview);
     }

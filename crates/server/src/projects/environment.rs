@@ -1,9 +1,10 @@
-//! Environment variables of a project: encrypted at rest, changed one by one. Each reveal is audited.
+//! Environment variables of a project, and those of its other branches over them: encrypted at rest, changed one by
+//! one. Each reveal is audited. The project's are the main branch's.
 
 use std::collections::BTreeMap;
 
 use fsa_model::{
-    DesiredState, ProjectId, ResourceName, SandboxId, UserId,
+    ProjectId, ResourceName, SandboxId, UserId, VolumeId,
     api::{ChangeEnvironment, EnvironmentView},
     environment::DATABASE_URL,
     event::EventKind,
@@ -21,7 +22,9 @@ use crate::{
     encryption::KeyRing,
     error::{Error, Result},
     store::{
-        associated_data, audit, databases,
+        associated_data, audit,
+        branches::{self, BranchReference, BranchRow},
+        databases,
         events::{self, NewEvent},
         notify::Topic,
         projects, sandboxes,
@@ -38,6 +41,20 @@ pub type Variables = BTreeMap<String, SecretString>;
 pub fn decrypt_project(key_ring: &KeyRing, project: ProjectId, encrypted: &[u8]) -> Result<Variables> {
     let id = project.to_string();
     read(&key_ring.decrypt(associated_data::project_environment(&id), encrypted)?)
+}
+
+/// Decrypts a branch's own variables.
+///
+/// # Errors
+/// Same as [`decrypt_project`].
+pub fn decrypt_branch(key_ring: &KeyRing, branch: VolumeId, encrypted: Option<&[u8]>) -> Result<Variables> {
+    match encrypted {
+        Some(encrypted) => {
+            let id = branch.to_string();
+            read(&key_ring.decrypt(associated_data::branch_environment(&id), encrypted)?)
+        }
+        None => Ok(Variables::new()),
+    }
 }
 
 /// Decrypts a user's variables for coding agents.
@@ -76,6 +93,15 @@ pub fn encrypt_project(key_ring: &KeyRing, project: ProjectId, variables: &Varia
     )
 }
 
+/// Encrypts a branch's own variables.
+#[must_use]
+pub fn encrypt_branch(key_ring: &KeyRing, branch: VolumeId, variables: &Variables) -> Vec<u8> {
+    key_ring.encrypt(
+        associated_data::branch_environment(&branch.to_string()),
+        &write(variables),
+    )
+}
+
 /// Encrypts the variables of a request.
 #[must_use]
 pub fn encrypt_request(key_ring: &KeyRing, sandbox: SandboxId, variables: &Variables) -> Vec<u8> {
@@ -89,20 +115,22 @@ pub fn encrypt_request(key_ring: &KeyRing, sandbox: SandboxId, variables: &Varia
 ///
 /// # Errors
 /// Not found; the database does not answer.
-pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> Result<EnvironmentView> {
-    let project = projects::find::<Read>(&core.store, caller, project).await?;
+pub async fn view(
+    core: &Core,
+    caller: &Caller,
+    reference: &BranchReference,
+    reveal: bool,
+) -> Result<EnvironmentView> {
+    let found = branches::find::<Read>(&core.store, caller, reference).await?;
     let mut tx = core.store.begin().await?;
-    let encrypted = projects::environment(&mut tx, project.id).await?;
-    let variables = decrypt_project(&core.key_ring, project.id, &encrypted)?;
+    let variables = load(core, &mut tx, found.branch()).await?;
     if reveal {
-        project.with_permission::<Write>()?;
-        audit::record(
-            &mut tx,
-            caller,
-            "environment.reveal",
-            format!("project {}", project.id),
-        )
-        .await?;
+        found.with_permission::<Write>()?;
+        let object = match found.branch().name.is_main() {
+            true => format!("project {}", found.id),
+            false => format!("branch {} of project {}", found.branch().name, found.id),
+        };
+        audit::record(&mut tx, caller, "environment.reveal", object).await?;
         tx.commit().await?;
     }
     Ok(EnvironmentView {
@@ -118,7 +146,7 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
 pub async fn replace(
     core: &Core,
     caller: &Caller,
-    project: &str,
+    reference: &BranchReference,
     request: ChangeEnvironment,
 ) -> Result<EnvironmentView> {
     let variables = request
@@ -132,7 +160,7 @@ pub async fn replace(
             )),
         })
         .collect::<Result<Variables>>()?;
-    store(core, caller, project, |_| variables).await
+    store(core, caller, reference, |_| variables).await
 }
 
 /// Sets some variables and removes those that are null (PATCH). The others stay unchanged.
@@ -142,10 +170,10 @@ pub async fn replace(
 pub async fn change(
     core: &Core,
     caller: &Caller,
-    project: &str,
+    reference: &BranchReference,
     request: ChangeEnvironment,
 ) -> Result<EnvironmentView> {
-    store(core, caller, project, |variables| {
+    store(core, caller, reference, |variables| {
         merged(variables.clone(), request.env_vars)
     })
     .await
@@ -166,14 +194,14 @@ pub(crate) fn merged(mut variables: Variables, changes: BTreeMap<String, Option<
 async fn store(
     core: &Core,
     caller: &Caller,
-    project: &str,
+    reference: &BranchReference,
     change: impl FnOnce(&Variables) -> Variables + Send,
 ) -> Result<EnvironmentView> {
-    let found = projects::find::<Write>(&core.store, caller, project).await?;
+    let found = branches::find::<Write>(&core.store, caller, reference).await?;
     let mut tx = core.store.begin().await?;
-    let project = projects::lock(&mut tx, &found).await?;
-    let encrypted = projects::environment(&mut tx, project.id).await?;
-    let before = decrypt_project(&core.key_ring, project.id, &encrypted)?;
+    let project = branches::lock(&mut tx, &found).await?;
+    let branch = project.branch();
+    let before = load(core, &mut tx, branch).await?;
     let after = change(&before);
     validate::variables(
         after
@@ -193,21 +221,28 @@ async fn store(
             restarting: false,
         });
     }
-    let encrypted = encrypt_project(&core.key_ring, project.id, &after);
-    projects::set_environment(&mut tx, project.id, &encrypted).await?;
-    if needs_database(&after) {
-        // A project that was created with another database gets its own once it names none.
-        let resource = ResourceName::generate(&project.name);
-        let password = database_password(&core.key_ring, project.id);
-        databases::ensure(&mut tx, project.id, &resource, &password).await?;
-    }
-    let restarting = bump_generation(&mut tx, project.id).await?;
+    let restarting = if branch.name.is_main() {
+        let encrypted = encrypt_project(&core.key_ring, project.id, &after);
+        projects::set_environment(&mut tx, project.id, &encrypted).await?;
+        if needs_database(&after) {
+            // A project that was created with another database gets its own once it names none.
+            let resource = ResourceName::generate(&project.name);
+            let password = database_password(&core.key_ring, project.id);
+            databases::ensure(&mut tx, project.id, &resource, &password).await?;
+        }
+        sandboxes::bump_running(&mut tx, project.id, None).await?
+    } else {
+        let encrypted = encrypt_branch(&core.key_ring, branch.volume, &after);
+        branches::set_environment(&mut tx, branch.volume, &encrypted).await?;
+        sandboxes::bump_running(&mut tx, project.id, Some(branch.volume)).await?
+    };
     let message = if restarting {
         "The environment was changed; the sandbox restarts with it."
     } else {
         "The environment was changed."
     };
     let event = NewEvent::new(&project, EventKind::EnvironmentChanged, message)
+        .in_branch(&branch.name)
         .with(serde_json::json!({"names": names, "restarting": restarting, "by": caller.login()}));
     events::append(&mut tx, event).await?;
     tx.commit().await?;
@@ -220,15 +255,14 @@ async fn store(
     })
 }
 
-/// Gives the main sandbox a new generation if its desired state is running, so that workers update it. Returns whether
-/// it did.
-pub(super) async fn bump_generation(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
-    match sandboxes::main_in(tx, project).await? {
-        Some(sandbox) if sandbox.desired_state == DesiredState::Running => {
-            sandboxes::set_desired_state(tx, sandbox.id, DesiredState::Running, false).await?;
-            Ok(true)
-        }
-        _ => Ok(false),
+/// The branch's own variables; the main branch's are the project's.
+async fn load(core: &Core, tx: &mut PgConnection, branch: &BranchRow) -> Result<Variables> {
+    if branch.name.is_main() {
+        let encrypted = projects::environment(tx, branch.project).await?;
+        decrypt_project(&core.key_ring, branch.project, &encrypted)
+    } else {
+        let encrypted = branches::environment(tx, branch.volume).await?;
+        decrypt_branch(&core.key_ring, branch.volume, encrypted.as_deref())
     }
 }
 

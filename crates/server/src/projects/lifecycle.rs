@@ -2,9 +2,7 @@
 //! the sandbox's current state; one transaction writes the new desired state.
 
 use chrono::{DateTime, Utc};
-use fsa_model::{
-    DesiredState, FailureKind, ProjectId, ResourceName, SandboxId, event::EventKind, limits::Adds,
-};
+use fsa_model::{DesiredState, FailureKind, ResourceName, SandboxId, event::EventKind, limits::Adds};
 use http::StatusCode;
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -16,6 +14,7 @@ use crate::{
     error::{Error, Result},
     store::{
         associated_data,
+        branches::{self, BranchReference, BranchRow},
         events::{self, NewEvent},
         notify::Topic,
         projects::{self, Overview, ProjectRow},
@@ -24,7 +23,7 @@ use crate::{
     },
 };
 
-/// A lifecycle action that a client requests for a project's sandbox.
+/// A lifecycle action that a client requests for a branch's sandbox.
 #[derive(Debug)]
 pub enum LifecycleAction {
     Start,
@@ -79,7 +78,7 @@ fn decide(action: &LifecycleAction, changes: bool, now: Option<CurrentState>) ->
     let now = now.filter(|now| now.desired_state != DesiredState::Terminated);
     match (action, now) {
         (LifecycleAction::Stop | LifecycleAction::Terminate, None) => {
-            Decision::Refuse("This project has no sandbox; it was terminated, or never created.")
+            Decision::Refuse("This branch has no sandbox; it was terminated, or never created.")
         }
         (_, None) => Decision::Create,
         (LifecycleAction::Terminate, Some(_)) => update(DesiredState::Terminated, false),
@@ -103,20 +102,21 @@ fn decide(action: &LifecycleAction, changes: bool, now: Option<CurrentState>) ->
     }
 }
 
-/// Writes the desired state, and returns the project with its new generation.
+/// Writes the desired state, and returns the branch with its new generation.
 ///
 /// # Errors
 /// Not found; 409 where the action does not apply.
 pub async fn request(
     core: &Core,
     caller: &Caller,
-    project: &str,
+    reference: &BranchReference,
     action: LifecycleAction,
 ) -> Result<Overview> {
-    let found = projects::find::<Write>(&core.store, caller, project).await?;
+    let found = branches::find::<Write>(&core.store, caller, reference).await?;
     let mut tx = core.store.begin().await?;
-    let project = projects::lock(&mut tx, &found).await?;
-    let current = sandboxes::main_in(&mut tx, project.id).await?;
+    let project = branches::lock(&mut tx, &found).await?;
+    let branch = project.branch();
+    let current = sandboxes::of_branch_in(&mut tx, branch.volume).await?;
     let changes = match (&action, &current) {
         (LifecycleAction::StartOrRestart(variables), Some(current))
             if current.desired_state != DesiredState::Terminated =>
@@ -153,19 +153,9 @@ pub async fn request(
                 LifecycleAction::StartOrRestart(variables) => variables.clone(),
                 _ => Variables::new(),
             };
-            sandboxes::delete_terminated(&mut tx, project.id).await?;
+            sandboxes::delete_terminated(&mut tx, branch.volume).await?;
             let name = ResourceName::generate(&project.name);
-            Some(
-                create_sandbox(
-                    core,
-                    &mut tx,
-                    project.id,
-                    &name,
-                    DesiredState::Running,
-                    &variables,
-                )
-                .await?,
-            )
+            Some(create_sandbox(core, &mut tx, branch, &name, DesiredState::Running, &variables).await?)
         }
         _ => None,
     };
@@ -184,17 +174,17 @@ pub async fn request(
         tx.commit().await?;
         core.hub.wake(Topic::DesiredState);
     }
-    projects::overview(&core.store, caller, &project.id.to_string()).await
+    projects::overview(&core.store, caller, &BranchReference::of(branch)).await
 }
 
-/// Inserts a new main sandbox.
+/// Inserts a new sandbox of a branch.
 ///
 /// # Errors
 /// The database does not answer.
 pub(super) async fn create_sandbox(
     core: &Core,
     tx: &mut PgConnection,
-    project: ProjectId,
+    branch: &BranchRow,
     name: &ResourceName,
     desired_state: DesiredState,
     variables: &Variables,
@@ -206,7 +196,7 @@ pub(super) async fn create_sandbox(
     let variables = environment::encrypt_request(&core.key_ring, id, variables);
     let new = NewSandbox {
         id,
-        project,
+        branch,
         resource: name,
         control_token: &token,
         desired_state,
@@ -281,7 +271,7 @@ impl WaitOutcome {
     }
 }
 
-/// Waits until the project's main sandbox reaches its desired state, at most until `deadline`. Notifications about
+/// Waits until the branch's sandbox reaches its desired state, at most until `deadline`. Notifications about
 /// workers' writes wake it; it does not poll.
 ///
 /// # Errors
@@ -289,14 +279,14 @@ impl WaitOutcome {
 pub async fn wait_until_settled(
     core: &Core,
     caller: &Caller,
-    project: ProjectId,
+    branch: &BranchRow,
     requested_at: DateTime<Utc>,
     deadline: Instant,
 ) -> Result<WaitOutcome> {
-    let id = project.to_string();
+    let (project, reference) = (branch.project, BranchReference::of(branch));
     let mut subscription = core.hub.subscribe(Topic::Project(project));
     loop {
-        let overview = match projects::overview(&core.store, caller, &id).await {
+        let overview = match projects::overview(&core.store, caller, &reference).await {
             Ok(overview) => overview,
             Err(error) if error.status() == StatusCode::NOT_FOUND => return Ok(WaitOutcome::Gone),
             Err(error) => return Err(error),

@@ -19,7 +19,7 @@ const MAX_PORTS: usize = 100;
 /// The maximum length, in characters, of text that a sandbox reports about itself.
 const MAX_TEXT: usize = 64;
 
-/// A project, with its main sandbox.
+/// A project, with the sandbox of its main branch.
 #[must_use]
 pub fn project(settings: &Settings, overview: &Overview) -> Project {
     let row = &overview.project;
@@ -46,7 +46,7 @@ pub fn project(settings: &Settings, overview: &Overview) -> Project {
     }
 }
 
-/// A project's main sandbox, where it has one.
+/// A branch's sandbox, where it has one.
 #[must_use]
 pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
     let row = overview.sandbox.as_ref()?;
@@ -59,18 +59,23 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
     Some(Sandbox {
         id: row.id,
         project_id: row.project,
+        branch: overview.branch.name.clone(),
         name: row.resource.to_string(),
         status: phase,
         desired_state: row.desired_state,
         stages: row.conditions.clone(),
         public_url: port_url(settings, overview, KNOWN_PORTS[0]),
         terminal_url: format!(
-            "{}/p/{}?view=terminal",
+            "{}/p/{}?view=terminal{}",
             settings.origin_text(),
             // A name refers to the viewer's own project first.
             match overview.role {
                 ProjectRole::Owner => overview.project.name.to_string(),
                 _ => overview.project.id.to_string(),
+            },
+            match overview.branch.name.is_main() {
+                true => String::new(),
+                false => format!("&branch={}", overview.branch.name),
             }
         ),
         ports: report
@@ -84,14 +89,16 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
     })
 }
 
-/// The URL of a port of a project.
+/// The URL of a port of a branch.
 #[must_use]
 pub fn port_url(settings: &Settings, overview: &Overview, port: u16) -> String {
     let owner = overview.name_is_shared.then(|| {
         let login = (!overview.login_is_former).then_some(overview.owner_login.as_str());
         host::owner_slug(login, overview.project.owner)
     });
-    settings.app_url(&host::host_name(&overview.project.name, port, owner.as_deref()))
+    let branch = (&overview.branch.name, overview.branch.volume);
+    let target = host::HostTarget::new(&overview.project.name, branch, owner.as_deref());
+    settings.app_url(&target.port(port).to_string())
 }
 
 fn ports(settings: &Settings, overview: &Overview, status: &Status) -> Vec<Port> {

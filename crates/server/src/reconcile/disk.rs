@@ -54,14 +54,14 @@ async fn measure(shared: &Shared, every: Duration) {
     }
 }
 
-/// Disk usage of sandbox and database together; `None` if one of them cannot be measured now.
+/// Disk usage of sandboxes and database together; `None` if one of them cannot be measured now.
 async fn bytes(shared: &Shared, project: &disk::Measured) -> Option<u64> {
     let region = shared.core.regions.get(&project.region)?;
     let log = |error: fsa_driver::DriverError| {
         tracing::info!(%error, project = %project.project, "disk usage cannot be measured now");
     };
     let mut bytes = 0;
-    if let Some(sandbox) = &project.sandbox {
+    for sandbox in &project.sandboxes {
         let found = tokio::time::timeout(TIMEOUT, region.driver.disk(sandbox)).await;
         bytes += found.ok()?.map_err(log).ok()?.unwrap_or(0);
     }

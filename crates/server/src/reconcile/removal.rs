@@ -1,10 +1,10 @@
-//! Project removal: when all sandboxes of a deleted project are gone, removes its volume and its database, and then
-//! its row.
+//! Branch removal: when all sandboxes of a deleted branch are gone, removes its volume and its database, and then its
+//! row; with the main branch, the project's.
 
 use futures_util::FutureExt as _;
 
 use fsa_driver::{Databases, Region};
-use fsa_model::{Failure, FailureKind, VolumeId};
+use fsa_model::{Failure, FailureKind};
 
 use super::{
     Shared, backoff,
@@ -56,7 +56,7 @@ async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Failure> {
     let driver = &region.driver;
     let mut steps: Vec<(StepKind, Work<'_>)> = vec![(
         StepKind::RemoveVolume,
-        driver.remove_volume(VolumeId::of_main(removal.project.id)),
+        driver.remove_volume(removal.branch.volume),
     )];
     if let Some(database) = &removal.database {
         let work = drop_database(shared, removal, region, database);

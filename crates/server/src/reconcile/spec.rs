@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fsa_model::{
-    DatabaseSpec, Failure, FailureKind, SandboxSpec, VolumeId,
+    DatabaseSpec, Failure, FailureKind, SandboxSpec,
     environment::{self, Addresses, Environment},
     host,
     sandboxd::KNOWN_PORTS,
@@ -18,7 +18,7 @@ use crate::{
     store::{associated_data, databases::DatabaseRow, leases::Claim, projects::ProjectRow},
 };
 
-/// The spec of a project's database.
+/// The spec of a branch's database.
 ///
 /// # Errors
 /// The password cannot be decrypted.
@@ -30,7 +30,7 @@ pub fn database(
     let id = project.id.to_string();
     Ok(DatabaseSpec {
         project: project.id,
-        volume: VolumeId::of_main(project.id),
+        volume: database.volume,
         resource: database.resource.clone(),
         password: decrypt(
             key_ring,
@@ -68,6 +68,15 @@ pub fn sandbox(
         associated_data::project_environment(&project_id),
         &claim.project_environment,
     )?;
+    let branch_id = sandbox.volume.to_string();
+    let of_branch = match &claim.branch_environment {
+        Some(encrypted) => variables(
+            key_ring,
+            associated_data::branch_environment(&branch_id),
+            encrypted,
+        )?,
+        None => Environment::new(),
+    };
     let of_request = variables(
         key_ring,
         associated_data::request_environment(&sandbox_id),
@@ -81,7 +90,13 @@ pub fn sandbox(
     let control_token = control_token(key_ring, &sandbox_id, &sandbox.control_token)?;
     let layers = llm_proxy::layers(
         settings.agents.mode,
-        [&settings.agent_environment, &of_user, &of_project, &of_request],
+        [
+            &settings.agent_environment,
+            &of_user,
+            &of_project,
+            &of_branch,
+            &of_request,
+        ],
         &control_token,
     );
     Ok(SandboxSpec {
@@ -106,11 +121,12 @@ fn addresses<'a>(settings: &'a Settings, claim: &Claim) -> Addresses<'a> {
         let login = (!claim.login_is_former).then_some(claim.owner_login.as_str());
         host::owner_slug(login, project.owner)
     });
-    let label = |port: &str| host::label(&project.name, port, owner.as_deref());
+    let branch = (&claim.branch.name, claim.branch.volume);
+    let target = host::HostTarget::new(&project.name, branch, owner.as_deref());
     Addresses {
         apps_domain: &settings.apps_domain,
-        preview_url: settings.app_url(&label("{port}")),
-        public_url: settings.app_url(&label(&KNOWN_PORTS[0].to_string())),
+        preview_url: settings.app_url(&target.label("{port}")),
+        public_url: settings.app_url(&target.label(&KNOWN_PORTS[0].to_string())),
     }
 }
 

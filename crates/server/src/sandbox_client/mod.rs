@@ -1,4 +1,4 @@
-//! Client of sandboxd in a project's sandbox, for use cases and handlers: selects the sandbox, adds its token,
+//! Client of sandboxd in a branch's sandbox, for use cases and handlers: selects the sandbox, adds its token,
 //! and translates sandboxd's responses.
 //!
 //! sandboxd's responses are not trusted (the sandbox's root could have replaced it): only the header fields
@@ -29,7 +29,7 @@ use crate::{
     Error, Result,
     auth::permission::{Authorized, Permission},
     core::Core,
-    store::{associated_data, projects::ProjectRow, sandboxes, sandboxes::SandboxRow},
+    store::{associated_data, branches::AuthorizedBranch, sandboxes, sandboxes::SandboxRow},
     tunnel::CloseReason,
 };
 
@@ -41,12 +41,12 @@ pub(crate) struct RunningSandbox {
 }
 
 impl RunningSandbox {
-    /// The project's sandbox.
+    /// The branch's sandbox.
     ///
     /// # Errors
     /// 409 that names the phase, if the sandbox does not run.
-    pub(crate) async fn of(core: &Core, project: &ProjectRow) -> Result<Self> {
-        match sandboxes::main_of(&core.store, project).await? {
+    pub(crate) async fn of<R: Permission>(core: &Core, project: &AuthorizedBranch<R>) -> Result<Self> {
+        match sandboxes::of_branch(&core.store, project.branch().volume).await? {
             Some(sandbox) => {
                 Self::of_row(core, &project.region, &sandbox).map_err(|e| e.with_project(project.id))
             }

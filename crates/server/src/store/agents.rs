@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fsa_model::{ProjectId, SandboxId, UserId, llm_provider::Provider, money::Micros};
+use fsa_model::{ProjectId, SandboxId, UserId, VolumeId, llm_provider::Provider, money::Micros};
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -18,6 +18,9 @@ pub struct Account {
     pub of_user: Option<Vec<u8>>,
     /// Encrypted for [`super::associated_data::project_environment`].
     pub of_project: Vec<u8>,
+    /// Encrypted for [`super::associated_data::branch_environment`].
+    pub of_branch: Option<Vec<u8>>,
+    pub branch: VolumeId,
     /// Encrypted for [`super::associated_data::request_environment`].
     pub of_request: Vec<u8>,
     /// The budget per calendar month.
@@ -43,6 +46,8 @@ impl<'r> FromRow<'r, PgRow> for Account {
             owner: UserId(row.try_get("owner_id")?),
             of_user: row.try_get("of_user")?,
             of_project: row.try_get("of_project")?,
+            of_branch: row.try_get("of_branch")?,
+            branch: VolumeId(row.try_get("volume_id")?),
             of_request: row.try_get("of_request")?,
             budget: row.try_get::<Option<i64>, _>("budget")?.map(Micros),
             spent: Micros(row.try_get("spent")?),
@@ -66,6 +71,7 @@ impl<'r> FromRow<'r, PgRow> for Account {
 pub async fn account(store: &Store, sandbox: SandboxId, task: Option<Uuid>) -> Result<Option<Account>> {
     Ok(sqlx::query_as(
         "select p.id as project_id, p.owner_id, c.variables as of_user, p.environment as of_project,
+                b.environment as of_branch, b.volume_id,
                 s.request_environment as of_request, p.agent_budget_micros as budget,
                 (select coalesce(sum(u.cost_micros), 0)::bigint from agent_usage u
                  where u.project_id = p.id
@@ -73,6 +79,7 @@ pub async fn account(store: &Store, sandbox: SandboxId, task: Option<Uuid>) -> R
                 t.id as task, t.budget_micros as task_budget, t.cost_micros as task_spent
          from sandboxes s
          join projects p on p.id = s.project_id
+         join branches b on b.volume_id = s.volume_id
          left join agent_credentials c on c.user_id = p.owner_id
          left join tasks t on t.id = $2 and t.project_id = p.id and t.ended_at is null
          where s.id = $1 and s.desired_state = 'running' and p.deleted_at is null",

@@ -13,6 +13,16 @@ pub const fn project_environment(project: &str) -> AssociatedData<'_> {
     }
 }
 
+/// A branch's variables: a JSON object of name to value. `branch` is its id.
+#[must_use]
+pub const fn branch_environment(branch: &str) -> AssociatedData<'_> {
+    AssociatedData {
+        table: "branches",
+        column: "environment",
+        row: branch,
+    }
+}
+
 /// A user's variables for coding agents: a JSON object. `user` is their id.
 #[must_use]
 pub const fn agent_credentials(user: &str) -> AssociatedData<'_> {

@@ -1,38 +1,59 @@
-//! Projects' databases, as rows.
+//! Databases, as rows: a project's name and password, and the state of the database of each branch.
 
-use fsa_model::{ProjectId, ResourceName, api::DatabaseStatus};
-use sqlx::{PgConnection, Row as _};
+use fsa_model::{ProjectId, ResourceName, VolumeId, api::DatabaseStatus};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, enum_column, parsed_column, projects::ProjectRow};
+use super::{Store, branches::BranchRow, parsed_column};
 use crate::error::Result;
 
-/// A project's database.
+/// The database of a branch. The branches of a project have the name and the password in common.
 #[derive(Clone, Debug)]
 pub struct DatabaseRow {
     pub project: ProjectId,
+    pub volume: VolumeId,
     pub resource: ResourceName,
     /// Encrypted for [`super::associated_data::database_password`].
     pub password: Vec<u8>,
     pub status: DatabaseStatus,
 }
 
-/// The project's database, where it has one.
+/// The columns from which [`read`] reads, of the table `d`.
+macro_rules! columns {
+    () => {
+        "d.resource as d_resource, d.password as d_password"
+    };
+}
+pub(super) use columns;
+
+/// The database of `branch`, from a row with [`columns`]; `None` where the project has none.
+pub(super) fn read(row: &PgRow, branch: &BranchRow) -> Result<Option<DatabaseRow>, sqlx::Error> {
+    Ok(match row.try_get::<Option<&str>, _>("d_resource")? {
+        None => None,
+        Some(_) => Some(DatabaseRow {
+            project: branch.project,
+            volume: branch.volume,
+            resource: parsed_column(row, "d_resource")?,
+            password: row.try_get("d_password")?,
+            status: branch.database_status,
+        }),
+    })
+}
+
+/// The database of a branch, where its project has one.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn of(store: &Store, project: &ProjectRow) -> Result<Option<DatabaseRow>> {
-    let row =
-        sqlx::query("select project_id, resource, password, status from databases where project_id = $1")
-            .bind(project.id.0)
-            .fetch_optional(&store.pool)
-            .await?;
+pub async fn of(store: &Store, branch: &BranchRow) -> Result<Option<DatabaseRow>> {
+    let row = sqlx::query(concat!(
+        "select ",
+        columns!(),
+        " from databases d where d.project_id = $1"
+    ))
+    .bind(branch.project.0)
+    .fetch_optional(&store.pool)
+    .await?;
     Ok(match row {
-        Some(row) => Some(DatabaseRow {
-            project: ProjectId(row.try_get("project_id")?),
-            resource: parsed_column(&row, "resource")?,
-            password: row.try_get("password")?,
-            status: enum_column(&row, "status")?,
-        }),
+        Some(row) => read(&row, branch)?,
         None => None,
     })
 }

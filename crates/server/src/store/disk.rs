@@ -1,16 +1,16 @@
 //! Disk usage of projects, as last measured.
 
-use fsa_model::{ProjectId, ResourceName, SandboxId, SandboxRef, VolumeId, api::Role};
+use fsa_model::{ProjectId, ResourceName, SandboxRef, api::Role};
 use sqlx::{Row as _, postgres::PgRow};
-use uuid::Uuid;
 
-use super::{Store, enum_text, parsed_column};
+use super::{Store, enum_text, json_column, parsed_column};
 
 /// A project to be measured.
 pub struct Measured {
     pub project: ProjectId,
     pub region: String,
-    pub sandbox: Option<SandboxRef>,
+    /// One for each branch.
+    pub sandboxes: Vec<SandboxRef>,
     pub database: Option<ResourceName>,
 }
 
@@ -25,12 +25,14 @@ pub async fn due(
     older_than: std::time::Duration,
 ) -> Result<Vec<Measured>, sqlx::Error> {
     let rows = sqlx::query(
-        "select p.id, p.region, s.id as sandbox_id, s.resource, d.resource as database
+        "select p.id, p.region, d.resource as database,
+                array_to_json(array(
+                    select json_build_object('id', s.id, 'project', p.id, 'volume', s.volume_id, 'resource', s.resource)
+                      from (select distinct on (volume_id) * from sandboxes where project_id = p.id
+                            order by volume_id, desired_state = 'terminated', created_at desc) s))::jsonb as sandboxes
          from projects p
          join users u on u.id = p.owner_id
          left join databases d on d.project_id = p.id
-         left join lateral (select id, resource from sandboxes where project_id = p.id
-                            order by (desired_state <> 'terminated') desc, created_at desc limit 1) s on true
          where p.deleted_at is null and (u.role = any($1) or u.limits ? 'diskMib')
            and coalesce(p.disk_measured_at < now() - make_interval(secs => $2), true)
          order by p.disk_measured_at nulls first limit 100",
@@ -44,15 +46,6 @@ pub async fn due(
 
 fn read(row: &PgRow) -> Result<Measured, sqlx::Error> {
     let project = ProjectId(row.try_get("id")?);
-    let sandbox = match row.try_get::<Option<Uuid>, _>("sandbox_id")? {
-        Some(id) => Some(SandboxRef {
-            id: SandboxId(id),
-            project,
-            volume: VolumeId::of_main(project),
-            resource: parsed_column(row, "resource")?,
-        }),
-        None => None,
-    };
     let database = match row.try_get::<Option<&str>, _>("database")? {
         Some(_) => Some(parsed_column(row, "database")?),
         None => None,
@@ -60,7 +53,7 @@ fn read(row: &PgRow) -> Result<Measured, sqlx::Error> {
     Ok(Measured {
         project,
         region: row.try_get("region")?,
-        sandbox,
+        sandboxes: json_column(row, "sandboxes")?,
         database,
     })
 }

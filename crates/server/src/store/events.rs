@@ -1,12 +1,14 @@
 //! Event log of projects, append-only.
 
 use fsa_model::{
-    EventId, ProjectId, SandboxId, UserId,
+    BranchName, EventId, ProjectId, SandboxId, UserId,
     event::{Event, EventKind},
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, caller::Caller, enum_column, enum_text, json_column, projects::ProjectRow};
+use super::{
+    Store, caller::Caller, enum_column, enum_text, json_column, parsed_column, projects::ProjectRow,
+};
 use crate::error::Result;
 
 /// An event to be written.
@@ -15,6 +17,8 @@ pub struct NewEvent {
     pub owner: UserId,
     pub project: ProjectId,
     pub sandbox: Option<SandboxId>,
+    /// The branch, where the sandbox does not name it.
+    pub branch: Option<BranchName>,
     pub kind: EventKind,
     /// A sentence for people, without secrets.
     pub message: String,
@@ -30,6 +34,7 @@ impl NewEvent {
             owner: project.owner,
             project: project.id,
             sandbox: None,
+            branch: None,
             kind,
             message: message.into(),
             data: serde_json::json!({}),
@@ -46,6 +51,12 @@ impl NewEvent {
     #[must_use]
     pub fn of(mut self, sandbox: SandboxId) -> Self {
         self.sandbox = Some(sandbox);
+        self
+    }
+
+    #[must_use]
+    pub fn in_branch(mut self, branch: &BranchName) -> Self {
+        self.branch = Some(branch.clone());
         self
     }
 
@@ -82,8 +93,8 @@ impl PendingEvent {
 /// The database does not answer.
 pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, sqlx::Error> {
     sqlx::query_scalar(
-        "insert into events (owner_id, project_id, sandbox_id, kind, message, data, lost_by)
-         values ($1, $2, $3, $4, $5, $6, $7) returning id",
+        "insert into events (owner_id, project_id, sandbox_id, kind, message, data, lost_by, branch)
+         values ($1, $2, $3, $4, $5, $6, $7, $8) returning id",
     )
     .bind(event.owner.0)
     .bind(event.project.0)
@@ -92,6 +103,7 @@ pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, s
     .bind(event.message)
     .bind(event.data)
     .bind(event.lost_by.iter().map(|user| user.0).collect::<Vec<_>>())
+    .bind(event.branch.as_ref().map(BranchName::as_str))
     .fetch_one(tx)
     .await
 }
@@ -127,6 +139,10 @@ impl<'r> FromRow<'r, PgRow> for Row {
             id: row.try_get("id")?,
             project_id: ProjectId(row.try_get("project_id")?),
             sandbox_id: row.try_get::<Option<uuid::Uuid>, _>("sandbox_id")?.map(SandboxId),
+            branch: match row.try_get::<Option<&str>, _>("branch")? {
+                Some(_) => Some(parsed_column(row, "branch")?),
+                None => None,
+            },
             kind: enum_column(row, "kind")?,
             message: row.try_get("message")?,
             data: json_column(row, "data")?,
@@ -135,37 +151,50 @@ impl<'r> FromRow<'r, PgRow> for Row {
     }
 }
 
-/// The events after the id `after`, oldest first.
+/// The events after the id `after`, oldest first; only those of `branch` where it is given.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn after(store: &Store, scope: EventScope, after: EventId, limit: i64) -> Result<Vec<Event>> {
+pub async fn after(
+    store: &Store,
+    scope: EventScope,
+    branch: Option<&BranchName>,
+    after: EventId,
+    limit: i64,
+) -> Result<Vec<Event>> {
     let query = match scope {
         EventScope::Project(project) => sqlx::query_as(
-            "select id, project_id, sandbox_id, kind, message, data, created_at from events
-             where project_id = $1 and id > $2 order by id limit $3",
+            "select id, project_id, sandbox_id, branch, kind, message, data, created_at from events
+             where project_id = $1 and id > $2 and ($4::text is null or branch = $4) order by id limit $3",
         )
         .bind(project.0),
         EventScope::Reader(reader) => sqlx::query_as(
-            "select id, project_id, sandbox_id, kind, message, data, created_at from (
-                 (select id, project_id, sandbox_id, kind, message, data, created_at
-                    from events where owner_id = $1 and id > $2 order by id limit $3)
+            "select id, project_id, sandbox_id, branch, kind, message, data, created_at from (
+                 (select id, project_id, sandbox_id, branch, kind, message, data, created_at
+                    from events where owner_id = $1 and id > $2
+                      and ($4::text is null or branch = $4) order by id limit $3)
                  union all
-                 (select id, project_id, sandbox_id, kind, message, data, created_at
+                 (select id, project_id, sandbox_id, branch, kind, message, data, created_at
                     from events where id > $2 and project_id in
-                      (select m.project_id from project_members m where m.user_id = $1) order by id limit $3)
+                      (select m.project_id from project_members m where m.user_id = $1)
+                      and ($4::text is null or branch = $4) order by id limit $3)
                  union all
-                 (select id, project_id, null, 'shareEnded', 'A project is no longer shared with you.', '{}',
+                 (select id, project_id, null, null, 'shareEnded', 'A project is no longer shared with you.', '{}',
                          created_at
                     from events e
-                   where lost_by <> '{}' and lost_by @> array[$1] and id > $2 and not exists
+                   where lost_by <> '{}' and lost_by @> array[$1] and id > $2 and $4::text is null and not exists
                       (select 1 from project_members m where m.user_id = $1 and m.project_id = e.project_id)
                    order by id limit $3)
              ) e order by id limit $3",
         )
         .bind(reader.0),
     };
-    let rows: Vec<Row> = query.bind(after).bind(limit).fetch_all(&store.pool).await?;
+    let rows: Vec<Row> = query
+        .bind(after)
+        .bind(limit)
+        .bind(branch.map(BranchName::as_str))
+        .fetch_all(&store.pool)
+        .await?;
     Ok(rows.into_iter().map(|row| row.0).collect())
 }
 

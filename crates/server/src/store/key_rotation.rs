@@ -22,8 +22,9 @@ struct Column {
 
 /// All encrypted columns. [`super::associated_data`] has their associated data, and a test compares the list with the
 /// schema.
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     column("projects", "environment", "id::text"),
+    column("branches", "environment", "volume_id::text"),
     column("databases", "password", "project_id::text"),
     column("sandboxes", "control_token", "id::text"),
     column("sandboxes", "request_environment", "id::text"),

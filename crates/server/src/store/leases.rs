@@ -9,8 +9,8 @@ use sqlx::{FromRow, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    Store, databases::DatabaseRow, enum_column, parsed_column, projects, projects::ProjectRow, sandboxes,
-    sandboxes::SandboxRow,
+    Store, branches, branches::BranchRow, databases, databases::DatabaseRow, enum_column, projects,
+    projects::ProjectRow, sandboxes, sandboxes::SandboxRow,
 };
 
 /// The exclusive lease to act on one sandbox, for as long as it is renewed.
@@ -26,6 +26,7 @@ pub struct Claim {
     pub lease: Lease,
     pub sandbox: SandboxRow,
     pub project: ProjectRow,
+    pub branch: BranchRow,
     pub owner_login: String,
     /// Another user's project had this name first, so host names need the owner's slug.
     pub name_is_shared: bool,
@@ -33,6 +34,8 @@ pub struct Claim {
     pub login_is_former: bool,
     /// Encrypted for [`super::associated_data::project_environment`].
     pub project_environment: Vec<u8>,
+    /// Encrypted for [`super::associated_data::branch_environment`].
+    pub branch_environment: Option<Vec<u8>>,
     /// Encrypted for [`super::associated_data::request_environment`].
     pub request_environment: Vec<u8>,
     /// Encrypted for [`super::associated_data::agent_credentials`].
@@ -45,7 +48,7 @@ pub struct Claim {
     pub follower: Option<Uuid>,
 }
 
-/// The project's database, with its observed state.
+/// The branch's database, with its observed state.
 #[derive(Clone, Debug)]
 pub struct ClaimedDatabase {
     pub row: DatabaseRow,
@@ -67,12 +70,16 @@ macro_rules! claimed_columns {
             ", ",
             projects::columns!(),
             ", ",
+            branches::columns!(),
+            ", ",
+            databases::columns!(),
+            ", ",
             projects::name_is_shared!(),
             ", (select login from users u where u.id = p.owner_id) as owner_login,
                s.lease_id, s.request_environment, s.digest, s.requeues, s.notified_phase, s.follower,
-               p.environment as project_environment,
-               (select variables from agent_credentials c where c.user_id = p.owner_id) as agent_credentials,
-               d.resource as d_resource, d.password as d_password, d.status as d_status, d.ever_ready as d_ever_ready"
+               p.environment as project_environment, b.environment as branch_environment,
+               b.database_ever_ready as b_database_ever_ready,
+               (select variables from agent_credentials c where c.user_id = p.owner_id) as agent_credentials"
         )
     };
 }
@@ -80,16 +87,12 @@ macro_rules! claimed_columns {
 impl<'r> FromRow<'r, PgRow> for Claim {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
         let sandbox = SandboxRow::from_row(row)?;
-        let database = match row.try_get::<Option<&str>, _>("d_resource")? {
+        let branch = BranchRow::from_row(row)?;
+        let database = match databases::read(row, &branch)? {
             None => None,
-            Some(_) => Some(ClaimedDatabase {
-                row: DatabaseRow {
-                    project: sandbox.project,
-                    resource: parsed_column(row, "d_resource")?,
-                    password: row.try_get("d_password")?,
-                    status: enum_column(row, "d_status")?,
-                },
-                ever_ready: row.try_get("d_ever_ready")?,
+            Some(database) => Some(ClaimedDatabase {
+                row: database,
+                ever_ready: row.try_get("b_database_ever_ready")?,
             }),
         };
         Ok(Self {
@@ -99,6 +102,7 @@ impl<'r> FromRow<'r, PgRow> for Claim {
             name_is_shared: row.try_get("name_is_shared")?,
             login_is_former: row.try_get("login_is_former")?,
             project_environment: row.try_get("project_environment")?,
+            branch_environment: row.try_get("branch_environment")?,
             request_environment: row.try_get("request_environment")?,
             agent_credentials: row.try_get("agent_credentials")?,
             database,
@@ -109,6 +113,7 @@ impl<'r> FromRow<'r, PgRow> for Claim {
                 Some(_) => Some(enum_column(row, "notified_phase")?),
             },
             follower: row.try_get("follower")?,
+            branch,
             sandbox,
         })
     }
@@ -188,7 +193,8 @@ pub async fn claim(
              from due, async_commit where sandboxes.id = due.id returning sandboxes.*)
          select ",
         claimed_columns!(),
-        " from s join projects p on p.id = s.project_id left join databases d on d.project_id = s.project_id"
+        " from s join projects p on p.id = s.project_id join branches b on b.volume_id = s.volume_id
+           left join databases d on d.project_id = s.project_id"
     ))
     .bind(regions)
     .bind(slots)
@@ -218,7 +224,8 @@ pub async fn reload(store: &Store, lease: Lease, duration: Duration) -> Result<O
              from async_commit where id = $1 and lease_id = $2 returning sandboxes.*)
          select ",
         claimed_columns!(),
-        " from s join projects p on p.id = s.project_id left join databases d on d.project_id = s.project_id"
+        " from s join projects p on p.id = s.project_id join branches b on b.volume_id = s.volume_id
+           left join databases d on d.project_id = s.project_id"
     ))
     .bind(lease.sandbox.0)
     .bind(lease.id)
@@ -272,7 +279,7 @@ pub async fn release(store: &Store, leases: &[Lease]) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// The time until the next sandbox or project is due, or the next lease expires, by the database's clock. `None` where
+/// The time until the next sandbox or removal is due, or the next lease expires, by the database's clock. `None` where
 /// nothing becomes due with time alone. Rows in a region without capacity do not count: they wait for a job to end.
 ///
 /// # Errors
@@ -291,10 +298,14 @@ pub async fn next_due(
          select extract(epoch from min(due) - clock_timestamp())::float8 from (
              select min(next_attempt_at) as due from s where lease_until is null
              union all select min(lease_until) from s
-             union all select min(greatest(removal_due_at, lease_until)) from projects p
-                 where deleted_at is not null and region <> all($2::text[]) and not exists (
-                     select 1 from sandboxes s where s.project_id = p.id
-                       and not (s.desired_state = 'terminated' and s.observed_generation = s.generation))) as all_due",
+             union all select min(greatest(b.removal_due_at, b.lease_until))
+                 from branches b join projects p on p.id = b.project_id
+                 where b.deleted_at is not null and p.region <> all($2::text[]) and not exists (
+                     select 1 from sandboxes s where s.volume_id = b.volume_id
+                       and not (s.desired_state = 'terminated' and s.observed_generation = s.generation))
+                   and (b.name <> 'main' or not exists (
+                     select 1 from branches o where o.project_id = b.project_id and o.volume_id <> b.volume_id))
+             ) as all_due",
     )
     .bind(sandboxes.full())
     .bind(removals.full())

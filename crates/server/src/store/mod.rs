@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod associated_data;
 pub mod audit;
+pub mod branches;
 pub mod caller;
 pub mod databases;
 pub mod disk;

@@ -92,8 +92,9 @@ macro_rules! with_events {
             "with async_commit as materialized (select set_config('synchronous_commit', 'off', true)), mine as (",
             $mine,
             "), data as (
-                 update databases set status = 'READY', ever_ready = true from mine
-                 where project_id = $1 and $7 and (status <> 'READY' or not ever_ready)),
+                 update branches b set database_status = 'READY', database_ever_ready = true from mine
+                 where b.volume_id = mine.volume_id and $7
+                   and (b.database_status <> 'READY' or not b.database_ever_ready)),
              new_events as (
                  insert into events (project_id, owner_id, sandbox_id, kind, message, data)
                  select $1, $2, $3, e.kind, e.message, e.data
@@ -117,7 +118,7 @@ pub async fn write_progress(
     let query = sqlx::query(with_events!(
         "update sandboxes set container = $10, conditions = $11, failure = coalesce($12, failure),
                 notified_phase = $13, attempts = $14, observed_at = now(), updated_at = now()
-         from async_commit where id = $3 and lease_id = $8 and generation = $9 returning id"
+         from async_commit where id = $3 and lease_id = $8 and generation = $9 returning id, volume_id"
     ))
     .bind(claim.project.id.0)
     .bind(claim.project.owner.0)
@@ -165,7 +166,7 @@ pub async fn write_result(
                         case when $14 then generation else observed_generation end, $15)
                     then now() else updated_at end,
                 lease_id = null, lease_until = null
-         from async_commit where id = $3 and lease_id = $8 and generation = $9 returning id"
+         from async_commit where id = $3 and lease_id = $8 and generation = $9 returning id, volume_id"
     ))
     .bind(claim.project.id.0)
     .bind(claim.project.owner.0)
@@ -217,7 +218,7 @@ pub async fn record_failure(
     Ok(())
 }
 
-/// Records the loss of the project's database before any action on it. This commit waits for the disk. False where the
+/// Records the loss of the branch's database before any action on it. This commit waits for the disk. False where the
 /// lease is lost or the loss was recorded before.
 ///
 /// # Errors
@@ -229,9 +230,9 @@ pub async fn report_lost_database(
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(
         "with lost as (
-             update databases set status = $7 where project_id = $1 and ever_ready and status <> $7
-                 and exists (select 1 from sandboxes where id = $3 and lease_id = $8)
-             returning project_id),
+             update branches set database_status = $7 where database_ever_ready and database_status <> $7
+                 and volume_id = (select volume_id from sandboxes where id = $3 and lease_id = $8)
+             returning volume_id),
          new_events as (
              insert into events (project_id, owner_id, sandbox_id, kind, message, data)
              select $1, $2, $3, e.kind, e.message, e.data

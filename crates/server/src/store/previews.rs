@@ -14,11 +14,12 @@ use uuid::Uuid;
 
 use super::{
     Store, json_column,
+    projects::{HostColumns, branch_of_host},
     sandboxes::{self, SandboxRow},
 };
 use crate::error::Result;
 
-/// Access to a port of a project.
+/// Access to a port of a project. Only ports of the main branch are open to others than members.
 #[derive(Debug)]
 pub struct PortAccess {
     pub project: ProjectId,
@@ -38,7 +39,7 @@ pub struct PortAccess {
 pub struct Preview {
     pub access: PortAccess,
     pub region: String,
-    /// The main sandbox; `None` where the project has none.
+    /// The branch's sandbox; `None` where it has none.
     pub sandbox: Option<SandboxRow>,
 }
 
@@ -61,27 +62,33 @@ macro_rules! people {
 /// # Errors
 /// The database does not answer.
 pub async fn by_host(store: &Store, host: &Host) -> Result<Option<Preview>> {
+    let HostColumns {
+        project,
+        branch,
+        owner,
+        id,
+    } = HostColumns::of(&host.target);
     let row = sqlx::query(concat!(
         "select p.id as project, p.region as region, x.sharing as sharing,
-                x.link_hash as link, h.host_header as host_header,
+                x.link_hash as link, n.host_header as host_header,
                 u.disabled_at is null and u.removed_at is null as allowed, ",
         people!(),
         sandboxes::columns!(),
-        " from projects p
+        " from ",
+        branch_of_host!(),
+        " join projects p on p.id = h.project_id
+          join branches b on b.volume_id = h.volume_id
           join users u on u.id = p.owner_id
-          left join port_shares x on x.project_id = p.id and x.port = $3
-          left join port_settings h on h.project_id = p.id and h.port = $3
+          left join port_shares x on x.project_id = p.id and x.port = $5 and b.name = 'main'
+          left join port_settings n on n.project_id = p.id and n.port = $5
           left join lateral (
-              select * from sandboxes s where s.project_id = p.id and s.is_main
-              order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
-          where p.name = $1 and p.deleted_at is null
-            and ($2::text is null or (u.login = $2 and not is_login_former(u.id))
-                 or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
-            and ($2::text is not null or not is_name_reserved(p.name, p.owner_id))
-          order by p.named_at, p.id limit 1"
+              select * from sandboxes s where s.volume_id = b.volume_id
+              order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true"
     ))
-    .bind(host.project.as_str())
-    .bind(&host.owner)
+    .bind(project)
+    .bind(branch)
+    .bind(owner)
+    .bind(id)
     .bind(i32::from(host.port))
     .fetch_optional(&store.pool)
     .await?;
@@ -103,8 +110,9 @@ pub async fn by_sandbox(store: &Store, sandbox: Uuid, port: u16) -> Result<Optio
         sandboxes::columns!(),
         " from sandboxes s
           join projects p on p.id = s.project_id
+          join branches b on b.volume_id = s.volume_id
           join users u on u.id = p.owner_id
-          left join port_shares x on x.project_id = p.id and x.port = $2
+          left join port_shares x on x.project_id = p.id and x.port = $2 and b.name = 'main'
           left join port_settings h on h.project_id = p.id and h.port = $2
           where s.id = $1 and s.desired_state <> 'terminated' and p.deleted_at is null
             and u.disabled_at is null and u.removed_at is null"

@@ -68,6 +68,12 @@ pub(super) enum ProjectReference<'a> {
 }
 
 pub(super) fn parse_reference(text: &str) -> Result<ProjectReference<'_>> {
+    if let Some((project, _)) = text.split_once('@') {
+        return Err(Error::invalid(
+            "branch",
+            format!("this concerns the whole project; name it without a branch: {project}"),
+        ));
+    }
     if let Ok(id) = Uuid::parse_str(text) {
         return Ok(ProjectReference::Id(id));
     }

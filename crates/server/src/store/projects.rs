@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use fsa_model::{
-    Image, ProjectId, ProjectName, Repository, Size, UserId, api::Sharing, sharing::ProjectRole,
+    Image, ProjectId, ProjectName, Repository, Size, UserId, api::Sharing, host::HostTarget,
+    sharing::ProjectRole,
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
@@ -12,9 +13,10 @@ use uuid::Uuid;
 pub use super::project_access::{find, find_any, lock};
 use super::{
     Store,
+    branches::{BranchReference, BranchRow},
     caller::Caller,
     enum_column, json_column, optional_json_column, parsed_column,
-    permission::Read,
+    permission::{Authorized, Permission, Read},
     project_access::{ProjectReference, accessible_ids, my_role, parse_reference},
     sandboxes::SandboxRow,
 };
@@ -44,14 +46,15 @@ pub struct Overview {
     pub owner_login: String,
     /// The caller's role in it.
     pub role: ProjectRole,
-    /// The main sandbox: the one that is not terminated, else the last one.
+    pub branch: BranchRow,
+    /// The branch's sandbox: the one that is not terminated, else the last one.
     pub sandbox: Option<SandboxRow>,
     /// Another user's project had this name first, or had it before it was deleted or renamed, so host names need the
     /// owner's slug.
     pub name_is_shared: bool,
     /// The owner's login was a former user's, so host names with it are theirs.
     pub login_is_former: bool,
-    /// Ports that are open to more than the users who may see the project.
+    /// Ports that are open to more than the users who may see the project. Only ports of the main branch are.
     pub shares: BTreeMap<u16, Sharing>,
 }
 
@@ -81,23 +84,32 @@ macro_rules! name_is_shared {
 
 pub(crate) use name_is_shared;
 
-/// All columns of [`Overview`].
+/// All columns of [`Overview`]: projects with one branch each, the main one or `$branch`.
 macro_rules! overview {
     ($condition:literal) => {
+        overview!("'main'", $condition)
+    };
+    ($branch:literal, $condition:literal) => {
         concat!(
             "select ",
             columns!(),
             ", ",
+            super::branches::columns!(),
+            ", ",
             super::sandboxes::columns!(),
             ", u.login as owner_login, ",
             name_is_shared!(),
-            ", (select jsonb_object_agg(port::text, sharing) from port_shares x where x.project_id = p.id) as shares, ",
+            ", (select jsonb_object_agg(port::text, sharing) from port_shares x
+                 where x.project_id = p.id and b.name = 'main') as shares, ",
             my_role!(),
             " as my_role
              from projects p
              join users u on u.id = p.owner_id
+             join branches b on b.project_id = p.id and b.name = ",
+            $branch,
+            " and (b.deleted_at is null or p.deleted_at is not null)
              left join lateral (
-                 select * from sandboxes s where s.project_id = p.id and s.is_main
+                 select * from sandboxes s where s.volume_id = b.volume_id
                  order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
              where p.id in ",
             accessible_ids!(),
@@ -132,6 +144,7 @@ impl<'r> FromRow<'r, PgRow> for Overview {
             project: ProjectRow::from_row(row)?,
             owner_login: row.try_get("owner_login")?,
             role: enum_column(row, "my_role")?,
+            branch: BranchRow::from_row(row)?,
             sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
                 Some(_) => Some(SandboxRow::from_row(row)?),
                 None => None,
@@ -143,23 +156,49 @@ impl<'r> FromRow<'r, PgRow> for Overview {
     }
 }
 
-/// Same as [`find`], with the data of its status. By id it also finds a project under deletion, so that its end can be
-/// watched.
+/// Same as [`super::branches::find`], with the data of its status. By id it also finds a project under deletion, so that
+/// its end can be watched.
 ///
 /// # Errors
-/// Same as [`find`].
-pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Overview> {
-    let id = match parse_reference(id_or_name)? {
+/// Same as [`super::branches::find`].
+pub async fn overview(store: &Store, caller: &Caller, reference: &BranchReference) -> Result<Overview> {
+    let id = match parse_reference(&reference.project)? {
         ProjectReference::Id(id) => id,
-        ProjectReference::Name { .. } => find::<Read>(store, caller, id_or_name).await?.id.0,
+        ProjectReference::Name { .. } => find::<Read>(store, caller, &reference.project).await?.id.0,
     };
-    sqlx::query_as(overview!("p.id = $2"))
-        .bind(caller.user().0)
-        .bind(id)
-        .fetch_optional(&store.pool)
-        .await?
-        .filter(|found: &Overview| caller.sees(found.project.id))
-        .ok_or_else(|| Error::not_found("project"))
+    let found = sqlx::query_as(overview!(
+        "$3",
+        "p.id = $2 order by b.deleted_at nulls first limit 1"
+    ))
+    .bind(caller.user().0)
+    .bind(id)
+    .bind(reference.branch.as_str())
+    .fetch_optional(&store.pool)
+    .await?
+    .filter(|found: &Overview| caller.sees(found.project.id));
+    match found {
+        Some(overview) => Ok(overview),
+        None if reference.branch.is_main() => Err(Error::not_found("project")),
+        None => {
+            let project = find_any::<Read>(store, caller, &reference.project).await?;
+            Err(Error::not_found("branch").with_project(project.id))
+        }
+    }
+}
+
+/// The living branches of a project, each with the data of its status: the main one first, then by name.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn branches<R: Permission>(store: &Store, project: &Authorized<R>) -> Result<Vec<Overview>> {
+    Ok(sqlx::query_as(overview!(
+        "b.name",
+        "p.id = $2 order by b.name <> 'main', b.name limit 1000"
+    ))
+    .bind(project.caller().user().0)
+    .bind(project.id.0)
+    .fetch_all(&store.pool)
+    .await?)
 }
 
 /// The projects that the caller owns or that are shared with them, ordered by name, after this name and id.
@@ -295,28 +334,85 @@ pub async fn set_environment(tx: &mut PgConnection, project: ProjectId, encrypte
     Ok(())
 }
 
-/// The live project that a host name refers to: with an owner's slug that owner's project, else the project that has
+/// The live project with the branch that a host name refers to: with an owner's slug that owner's project, else the project that has
 /// had the name for longest, unless the name is reserved for a former owner. For the gateway, which must still check
 /// whether the viewer may see it.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn by_host(store: &Store, host: &fsa_model::host::Host) -> Result<Option<ProjectRow>> {
+pub async fn by_host(store: &Store, target: &HostTarget) -> Result<Option<ProjectRow>> {
+    let HostColumns {
+        project,
+        branch,
+        owner,
+        id,
+    } = HostColumns::of(target);
     Ok(sqlx::query_as(concat!(
         "select ",
         columns!(),
-        " from projects p join users u on u.id = p.owner_id
-         where p.name = $1 and p.deleted_at is null
-           and ($2::text is null or (u.login = $2 and not is_login_former(u.id))
-                or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
-           and ($2::text is not null or not is_name_reserved(p.name, p.owner_id))
-         order by p.named_at, p.id limit 1"
+        " from ",
+        branch_of_host!(),
+        " join projects p on p.id = h.project_id join branches b on b.volume_id = h.volume_id"
     ))
-    .bind(host.project.as_str())
-    .bind(&host.owner)
+    .bind(project)
+    .bind(branch)
+    .bind(owner)
+    .bind(id)
     .fetch_optional(&store.pool)
     .await?)
 }
+
+/// Parameters 1 to 4 of [`branch_of_host`].
+pub(super) struct HostColumns<'a> {
+    pub project: Option<&'a str>,
+    pub branch: Option<&'a str>,
+    pub owner: Option<&'a str>,
+    pub id: Option<&'a str>,
+}
+
+impl<'a> HostColumns<'a> {
+    pub(super) fn of(target: &'a HostTarget) -> Self {
+        match target {
+            HostTarget::Named {
+                project,
+                branch,
+                owner,
+            } => Self {
+                project: Some(project.as_str()),
+                branch: Some(branch.as_str()),
+                owner: owner.as_deref(),
+                id: None,
+            },
+            HostTarget::Id(id) => Self {
+                project: None,
+                branch: None,
+                owner: None,
+                // Without the 0.
+                id: Some(&id[1..]),
+            },
+        }
+    }
+}
+
+/// The living branch that a host name refers to, as the row `h`. The project is found before its branch: a branch of
+/// another owner's project never gets the names of the first.
+macro_rules! branch_of_host {
+    () => {
+        "(select b.project_id, b.volume_id from branches b
+           where b.name = $2 and b.deleted_at is null and b.project_id = (
+              select p.id from projects p join users u on u.id = p.owner_id
+               where p.name = $1 and p.deleted_at is null
+                 and ($3::text is null or (u.login = $3 and not is_login_former(u.id))
+                      or '0' || right(replace(u.id::text, '-', ''), 12) = $3)
+                 and ($3::text is not null or not is_name_reserved(p.name, p.owner_id))
+               order by p.named_at, p.id limit 1)
+          union all
+          select b.project_id, b.volume_id from branches b
+           where right(replace(b.volume_id::text, '-', ''), 12) = $4 and b.deleted_at is null limit 1) h"
+    };
+}
+
+pub(crate) use branch_of_host;
 
 /// The live projects of a region, as `OWNER/NAME`, by their image.
 ///

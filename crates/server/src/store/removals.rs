@@ -1,4 +1,5 @@
-//! Removal of deleted projects: the workers' claims on the table of projects.
+//! Removal of deleted branches: the workers' claims on the table of branches. A deleted project is the removal of all
+//! its branches; its row goes with the main one, which is the last.
 
 use std::time::Duration;
 
@@ -8,16 +9,17 @@ use sqlx::{FromRow, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    Store, databases::DatabaseRow, enum_column, enum_text, leases::Capacity, observed::Columns,
-    parsed_column, projects, projects::ProjectRow,
+    Store, branches, branches::BranchRow, databases, databases::DatabaseRow, enum_text, leases::Capacity,
+    observed::Columns, projects, projects::ProjectRow,
 };
 use crate::store::events::PendingEvent;
 
-/// A claimed deleted project, all of whose sandboxes are gone.
+/// A claimed deleted branch, all of whose sandboxes are gone.
 #[derive(Clone, Debug)]
 pub struct Removal {
     pub lease: Uuid,
     pub project: ProjectRow,
+    pub branch: BranchRow,
     pub database: Option<DatabaseRow>,
     /// Consecutive failed attempts.
     pub attempts: i32,
@@ -25,25 +27,18 @@ pub struct Removal {
 
 impl<'r> FromRow<'r, PgRow> for Removal {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
-        let project = ProjectRow::from_row(row)?;
+        let branch = BranchRow::from_row(row)?;
         Ok(Self {
             lease: row.try_get("lease_id")?,
             attempts: row.try_get("removal_attempts")?,
-            database: match row.try_get::<Option<&str>, _>("d_resource")? {
-                None => None,
-                Some(_) => Some(DatabaseRow {
-                    project: project.id,
-                    resource: parsed_column(row, "d_resource")?,
-                    password: row.try_get("d_password")?,
-                    status: enum_column(row, "d_status")?,
-                }),
-            },
-            project,
+            database: databases::read(row, &branch)?,
+            project: ProjectRow::from_row(row)?,
+            branch,
         })
     }
 }
 
-/// Claims due removals within the free capacity.
+/// Claims due removals within the free capacity. The main branch of a project is due after the others are gone.
 ///
 /// # Errors
 /// The database does not answer.
@@ -51,27 +46,32 @@ pub async fn claim(store: &Store, capacity: &Capacity, lease: Duration) -> Resul
     let (regions, slots) = capacity.columns();
     sqlx::query_as(concat!(
         "with due as (
-             select d.id from unnest($1::text[], $2::bigint[]) as capacity (region, slots)
+             select d.volume_id from unnest($1::text[], $2::bigint[]) as capacity (region, slots)
              cross join lateral (
-                 select p.id from projects p
-                 where deleted_at is not null and removal_due_at <= now()
-                   and (lease_until is null or lease_until < now())
+                 select b.volume_id from branches b join projects p on p.id = b.project_id
+                 where b.deleted_at is not null and b.removal_due_at <= now()
+                   and (b.lease_until is null or b.lease_until < now())
                    and (p.region = capacity.region
                         or capacity.region is null and p.region <> all(array_remove($1::text[], null)))
                    and not exists (
-                       select 1 from sandboxes s where s.project_id = p.id
+                       select 1 from sandboxes s where s.volume_id = b.volume_id
                          and not (s.desired_state = 'terminated' and s.observed_generation = s.generation
                                   and s.lease_id is null))
-                 order by removal_due_at limit capacity.slots for update of p skip locked) d),
-         p as (
-             update projects set lease_id = gen_random_uuid(), lease_until = now() + make_interval(secs => $3)
-             from due where projects.id = due.id returning projects.*),
-         dropping as (
-             update databases set status = 'DROPPING' from p where project_id = p.id)
+                   and (b.name <> 'main' or not exists (
+                       select 1 from branches o where o.project_id = b.project_id and o.volume_id <> b.volume_id))
+                 order by b.removal_due_at limit capacity.slots for update of b skip locked) d),
+         b as (
+             update branches set lease_id = gen_random_uuid(), lease_until = now() + make_interval(secs => $3),
+                    database_status = 'DROPPING'
+             from due where branches.volume_id = due.volume_id returning branches.*)
          select ",
         projects::columns!(),
-        ", p.lease_id, p.removal_attempts, d.resource as d_resource, d.password as d_password, d.status as d_status
-         from p left join databases d on d.project_id = p.id"
+        ", ",
+        branches::columns!(),
+        ", ",
+        databases::columns!(),
+        ", b.lease_id, b.removal_attempts
+         from b join projects p on p.id = b.project_id left join databases d on d.project_id = b.project_id"
     ))
     .bind(regions)
     .bind(slots)
@@ -86,9 +86,10 @@ pub async fn claim(store: &Store, capacity: &Capacity, lease: Duration) -> Resul
 /// The database does not answer.
 pub async fn renew(store: &Store, removal: &Removal, lease: Duration) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "update projects set lease_until = now() + make_interval(secs => $3) where id = $1 and lease_id = $2",
+        "update branches set lease_until = now() + make_interval(secs => $3)
+         where volume_id = $1 and lease_id = $2",
     )
-    .bind(removal.project.id.0)
+    .bind(removal.branch.volume.0)
     .bind(removal.lease)
     .bind(lease.as_secs_f64())
     .execute(&store.pool)
@@ -96,8 +97,31 @@ pub async fn renew(store: &Store, removal: &Removal, lease: Duration) -> Result<
     Ok(done.rows_affected() > 0)
 }
 
-/// Removes the project's row and everything that references it. Its events stay, and a last one is added. False where
-/// the lease is lost.
+/// The statement that removes a row with everything that references it, and then writes the events: a reader who is
+/// notified of one finds the row gone. Events of a project's end name its members too, because the shares are deleted
+/// with the row.
+macro_rules! finish {
+    ($gone:literal) => {
+        concat!(
+            "with gone as (",
+            $gone,
+            " and not exists (select 1 from sandboxes s where s.volume_id = $6
+                   and not (s.desired_state = 'terminated' and s.observed_generation = s.generation))
+             returning 1),
+         new_events as (
+             insert into events (project_id, owner_id, branch, kind, message, data, lost_by)
+             select $1, $2, $9, e.kind, e.message, e.data,
+                    case when e.kind = $8
+                         then array(select user_id from project_members where project_id = $1) else '{}' end
+             from gone, unnest($3::text[], $4::text[], $5::jsonb[]) with ordinality as e(kind, message, data, place)
+             order by e.place)
+         select exists (select 1 from gone)"
+        )
+    };
+}
+
+/// Removes the branch's row and everything that references it; for the main branch, the project's. The events stay, and
+/// a last one is added. False where the lease is lost.
 ///
 /// # Errors
 /// The database does not answer.
@@ -110,34 +134,34 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
             json!({"name": database.resource}),
         ));
     }
-    pending_events.push(PendingEvent::new(
-        EventKind::ProjectDeleted,
-        format!("The project {} is gone, with its files.", removal.project.name),
-        json!({"name": removal.project.name}),
-    ));
-    // The row is deleted before the events are written, so that a notified reader finds it gone. The event names the
-    // members too, because the shares are deleted with the row.
-    let query = sqlx::query(
-        "with gone as (
-             delete from projects p where id = $1 and lease_id = $6 and not exists (
-                 select 1 from sandboxes s where s.project_id = p.id
-                   and not (s.desired_state = 'terminated' and s.observed_generation = s.generation))
-             returning id),
-         new_events as (
-             insert into events (project_id, owner_id, kind, message, data, lost_by)
-             select $1, $2, e.kind, e.message, e.data,
-                    case when e.kind = $7
-                         then array(select user_id from project_members where project_id = $1) else '{}' end
-             from gone, unnest($3::text[], $4::text[], $5::jsonb[]) with ordinality as e(kind, message, data, place)
-             order by e.place)
-         select exists (select 1 from gone)",
-    )
-    .bind(removal.project.id.0)
-    .bind(removal.project.owner.0);
+    let name = &removal.branch.name;
+    let query = if name.is_main() {
+        pending_events.push(PendingEvent::new(
+            EventKind::ProjectDeleted,
+            format!("The project {} is gone, with its files.", removal.project.name),
+            json!({"name": removal.project.name}),
+        ));
+        finish!(
+            "delete from projects p where id = $1 and exists (
+                 select 1 from branches b where b.volume_id = $6 and b.lease_id = $7)"
+        )
+    } else {
+        pending_events.push(PendingEvent::new(
+            EventKind::BranchDeleted,
+            format!("The branch {name} is gone, with its files."),
+            json!({"name": name}),
+        ));
+        finish!("delete from branches b where project_id = $1 and volume_id = $6 and lease_id = $7")
+    };
+    let query = sqlx::query(query)
+        .bind(removal.project.id.0)
+        .bind(removal.project.owner.0);
     Columns::new(pending_events)
         .bind(query)
+        .bind(removal.branch.volume.0)
         .bind(removal.lease)
         .bind(enum_text(&EventKind::ProjectDeleted))
+        .bind(name.as_str())
         .fetch_one(&store.pool)
         .await?
         .try_get(0)
@@ -156,16 +180,19 @@ pub async fn postpone(
     let attempts = removal.attempts.saturating_add(1);
     let pending_event = PendingEvent::new(
         EventKind::AttemptFailed,
-        format!("Removing the project failed: {failure}"),
+        match removal.branch.name.is_main() {
+            true => format!("Removing the project failed: {failure}"),
+            false => format!("Removing the branch {} failed: {failure}", removal.branch.name),
+        },
         json!({"failure": failure, "attempts": attempts, "retryInSeconds": next.as_secs()}),
     );
     let query = sqlx::query(
         "with mine as (
-             update projects set removal_attempts = $7, removal_due_at = now() + make_interval(secs => $8),
+             update branches set removal_attempts = $7, removal_due_at = now() + make_interval(secs => $8),
                     lease_id = null, lease_until = null
-             where id = $1 and lease_id = $6 returning id)
-         insert into events (project_id, owner_id, kind, message, data)
-         select $1, $2, e.kind, e.message, e.data
+             where volume_id = $9 and lease_id = $6 returning name)
+         insert into events (project_id, owner_id, branch, kind, message, data)
+         select $1, $2, mine.name, e.kind, e.message, e.data
          from mine, unnest($3::text[], $4::text[], $5::jsonb[]) as e(kind, message, data)",
     )
     .bind(removal.project.id.0)
@@ -175,6 +202,7 @@ pub async fn postpone(
         .bind(removal.lease)
         .bind(attempts)
         .bind(next.as_secs_f64())
+        .bind(removal.branch.volume.0)
         .execute(&store.pool)
         .await?;
     Ok(())
@@ -185,7 +213,7 @@ pub async fn postpone(
 /// # Errors
 /// The database does not answer.
 pub async fn release(store: &Store, leases: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query("update projects set lease_id = null, lease_until = null where lease_id = any($1)")
+    sqlx::query("update branches set lease_id = null, lease_until = null where lease_id = any($1)")
         .bind(leases)
         .execute(&store.pool)
         .await?;

@@ -26,12 +26,11 @@ pub struct Followed {
 
 impl<'r> FromRow<'r, PgRow> for Followed {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
-        let project = ProjectId(row.try_get("project_id")?);
         Ok(Self {
             sandbox: SandboxRef {
                 id: SandboxId(row.try_get("id")?),
-                project,
-                volume: VolumeId::of_main(project),
+                project: ProjectId(row.try_get("project_id")?),
+                volume: VolumeId(row.try_get("volume_id")?),
                 resource: parsed_column(row, "resource")?,
             },
             owner: UserId(row.try_get("owner_id")?),
@@ -49,7 +48,8 @@ impl<'r> FromRow<'r, PgRow> for Followed {
 pub async fn renew(store: &Store, replica: Uuid, lifetime: Duration) -> Result<(), sqlx::Error> {
     sqlx::query(
         "with async_commit as materialized (select set_config('synchronous_commit', 'off', true))
-         insert into replicas (id, alive_until) select $1, now() + make_interval(secs => $2) from async_commit
+         insert into replicas (id, alive_until, knows_branches)
+         select $1, now() + make_interval(secs => $2), true from async_commit
          on conflict (id) do update set alive_until = excluded.alive_until",
     )
     .bind(replica)
@@ -80,7 +80,7 @@ pub async fn remove_others(store: &Store, replica: Uuid) -> Result<(), sqlx::Err
     for statement in [
         "delete from replicas where id <> $1",
         "update sandboxes set lease_id = null, lease_until = null where lease_id is not null and lease_id <> $1",
-        "update projects set lease_id = null, lease_until = null where lease_id is not null and lease_id <> $1",
+        "update branches set lease_id = null, lease_until = null where lease_id is not null and lease_id <> $1",
     ] {
         sqlx::query(statement).bind(replica).execute(&mut *tx).await?;
     }
@@ -96,6 +96,18 @@ pub async fn is_first(store: &Store, replica: Uuid) -> Result<bool, sqlx::Error>
         "select coalesce((select id from replicas where alive_until > now() order by id limit 1) = $1, false)",
     )
     .bind(replica)
+    .fetch_one(&store.pool)
+    .await
+}
+
+/// Whether every live process knows branches. Others would start the sandbox of a branch with the main branch's files.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn all_know_branches(store: &Store) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select not exists (select 1 from replicas where alive_until > now() and not knows_branches)",
+    )
     .fetch_one(&store.pool)
     .await
 }
@@ -116,7 +128,7 @@ pub async fn follow(store: &Store, replica: Uuid, limit: i64) -> Result<Vec<Foll
          s as (
              update sandboxes set follower = $1 from alone, async_commit where sandboxes.id = alone.id
              returning sandboxes.*)
-         select s.id, s.project_id, s.resource, s.control_token, s.status, p.owner_id, p.region
+         select s.id, s.project_id, s.volume_id, s.resource, s.control_token, s.status, p.owner_id, p.region
          from s join projects p on p.id = s.project_id",
     )
     .bind(replica)

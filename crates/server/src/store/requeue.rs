@@ -82,8 +82,9 @@ pub async fn end_backoff(store: &Store, region: &str) -> Result<(), sqlx::Error>
                and not (desired_state = 'terminated' and observed_generation = generation)
                and project_id in (select id from projects where region = $1)
              returning 1)
-         update projects set removal_due_at = least(removal_due_at, now() + random() * make_interval(secs => $2))
-         where deleted_at is not null and removal_attempts > 0 and region = $1",
+         update branches set removal_due_at = least(removal_due_at, now() + random() * make_interval(secs => $2))
+         where deleted_at is not null and removal_attempts > 0
+           and project_id in (select id from projects where region = $1)",
     )
     .bind(region)
     .bind(RETRY_SPREAD_SECONDS)

@@ -8,7 +8,7 @@ use fsa_model::{
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
-    Store, enum_column, enum_text, json_column, optional_json_column, parsed_column, projects::ProjectRow,
+    Store, branches::BranchRow, enum_column, enum_text, json_column, optional_json_column, parsed_column,
 };
 use crate::error::Result;
 
@@ -17,6 +17,8 @@ use crate::error::Result;
 pub struct SandboxRow {
     pub id: SandboxId,
     pub project: ProjectId,
+    /// The volume of its branch.
+    pub volume: VolumeId,
     pub resource: ResourceName,
     /// Encrypted for [`super::associated_data::control_token`].
     pub control_token: Vec<u8>,
@@ -39,7 +41,7 @@ pub struct SandboxRow {
 /// The columns of [`SandboxRow`] of the table `s`.
 macro_rules! columns {
     () => {
-        "s.id as s_id, s.project_id as s_project_id, s.resource as s_resource, \
+        "s.id as s_id, s.project_id as s_project_id, s.volume_id as s_volume_id, s.resource as s_resource, \
          s.control_token as s_control_token, s.desired_state as s_desired_state, s.generation as s_generation, \
          s.restarts as s_restarts, s.observed_generation as s_observed_generation, \
          s.container as s_container, s.conditions as s_conditions, s.failure as s_failure, \
@@ -54,6 +56,7 @@ impl<'r> FromRow<'r, PgRow> for SandboxRow {
         Ok(Self {
             id: SandboxId(row.try_get("s_id")?),
             project: ProjectId(row.try_get("s_project_id")?),
+            volume: VolumeId(row.try_get("s_volume_id")?),
             resource: parsed_column(row, "s_resource")?,
             control_token: row.try_get("s_control_token")?,
             desired_state: enum_column(row, "s_desired_state")?,
@@ -93,42 +96,80 @@ impl SandboxRow {
         SandboxRef {
             id: self.id,
             project: self.project,
-            volume: VolumeId::of_main(self.project),
+            volume: self.volume,
             resource: self.resource.clone(),
         }
     }
 }
 
-/// The project's main sandbox: the one that is not terminated, else the last one.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn main_of(store: &Store, project: &ProjectRow) -> Result<Option<SandboxRow>> {
-    Ok(sqlx::query_as(concat!(
-        "select ",
-        columns!(),
-        " from sandboxes s where s.project_id = $1 and s.is_main
-         order by s.desired_state = 'terminated', s.created_at desc limit 1"
-    ))
-    .bind(project.id.0)
-    .fetch_optional(&store.pool)
-    .await?)
+/// The sandbox of a branch: the one that is not terminated, else the last one.
+macro_rules! of_branch {
+    () => {
+        concat!(
+            "select ",
+            columns!(),
+            " from sandboxes s where s.volume_id = $1
+              order by s.desired_state = 'terminated', s.created_at desc limit 1"
+        )
+    };
 }
 
-/// Same as [`main_of`], inside a transaction that holds the project's lock.
+/// The sandbox of a branch: the one that is not terminated, else the last one.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn main_in(tx: &mut PgConnection, project: ProjectId) -> Result<Option<SandboxRow>> {
-    Ok(sqlx::query_as(concat!(
-        "select ",
-        columns!(),
-        " from sandboxes s where s.project_id = $1 and s.is_main
-         order by s.desired_state = 'terminated', s.created_at desc limit 1"
-    ))
+pub async fn of_branch(store: &Store, branch: VolumeId) -> Result<Option<SandboxRow>> {
+    Ok(sqlx::query_as(of_branch!())
+        .bind(branch.0)
+        .fetch_optional(&store.pool)
+        .await?)
+}
+
+/// Same as [`of_branch`], inside a transaction that holds the project's lock.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn of_branch_in(tx: &mut PgConnection, branch: VolumeId) -> Result<Option<SandboxRow>> {
+    Ok(sqlx::query_as(of_branch!())
+        .bind(branch.0)
+        .fetch_optional(tx)
+        .await?)
+}
+
+/// Gives each sandbox of the project whose desired state is running a new generation, so that workers update it;
+/// `branch` selects the sandboxes of one branch. Returns whether there are any.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn bump_running(
+    tx: &mut PgConnection,
+    project: ProjectId,
+    branch: Option<VolumeId>,
+) -> Result<bool> {
+    let updated = sqlx::query(
+        "update sandboxes set generation = generation + 1, updated_at = now()
+         where project_id = $1 and desired_state = 'running' and ($2::uuid is null or volume_id = $2)",
+    )
     .bind(project.0)
-    .fetch_optional(tx)
-    .await?)
+    .bind(branch.map(|branch| branch.0))
+    .execute(tx)
+    .await?;
+    Ok(updated.rows_affected() > 0)
+}
+
+/// Sets the desired state of a branch's sandbox to terminated.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn terminate(tx: &mut PgConnection, branch: VolumeId) -> Result<()> {
+    sqlx::query(
+        "update sandboxes set desired_state = 'terminated', generation = generation + 1, updated_at = now()
+         where volume_id = $1 and desired_state <> 'terminated'",
+    )
+    .bind(branch.0)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// A running sandbox, with its project and owner.
@@ -173,7 +214,7 @@ pub async fn running(store: &Store, limit: u32) -> Result<(Vec<RunningRow>, u64)
 /// A new sandbox's columns.
 pub struct NewSandbox<'a> {
     pub id: SandboxId,
-    pub project: ProjectId,
+    pub branch: &'a BranchRow,
     pub resource: &'a ResourceName,
     /// Encrypted.
     pub control_token: &'a [u8],
@@ -182,18 +223,21 @@ pub struct NewSandbox<'a> {
     pub request_environment: &'a [u8],
 }
 
-/// Inserts a new main sandbox.
+/// Inserts a new sandbox of a branch.
 ///
 /// # Errors
-/// The database does not answer; the project has a main sandbox already.
+/// The database does not answer; the branch has a sandbox that is not terminated.
 pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
     let conditions = Condition::all_pending(Utc::now());
     sqlx::query(
-        "insert into sandboxes (id, project_id, resource, control_token, desired_state, request_environment, conditions)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into sandboxes (id, project_id, volume_id, is_main, resource, control_token, desired_state,
+                                request_environment, conditions)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(new.id.0)
-    .bind(new.project.0)
+    .bind(new.branch.project.0)
+    .bind(new.branch.volume.0)
+    .bind(new.branch.name.is_main())
     .bind(new.resource.as_str())
     .bind(new.control_token)
     .bind(enum_text(&new.desired_state))
@@ -204,16 +248,16 @@ pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the rows of the project's sandboxes that were terminated and are gone, to make room for a new one.
+/// Deletes the rows of the branch's sandboxes that were terminated and are gone, to make room for a new one.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn delete_terminated(tx: &mut PgConnection, project: ProjectId) -> Result<()> {
+pub async fn delete_terminated(tx: &mut PgConnection, branch: VolumeId) -> Result<()> {
     sqlx::query(
-        "delete from sandboxes where project_id = $1 and desired_state = 'terminated'
+        "delete from sandboxes where volume_id = $1 and desired_state = 'terminated'
          and observed_generation = generation and container = 'absent'",
     )
-    .bind(project.0)
+    .bind(branch.0)
     .execute(tx)
     .await?;
     Ok(())

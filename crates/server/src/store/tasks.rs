@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use fsa_model::{
-    ProjectId, SandboxId, UserId,
+    BranchName, ProjectId, SandboxId, UserId, VolumeId,
     agent::Agent,
     money::Micros,
     task::{StepKind, Task, TaskState, TaskStep},
@@ -12,13 +12,15 @@ use fsa_model::{
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
-use super::{Store, enum_column, enum_text, json_column, projects, projects::ProjectRow};
+use super::{Store, enum_column, enum_text, json_column, parsed_column, projects, projects::ProjectRow};
 use crate::error::{Error, Result};
 
 /// A task, with fields that only its runner needs.
 #[derive(Clone, Debug)]
 pub struct TaskRow {
     pub task: Task,
+    /// The branch in whose sandbox it runs.
+    pub branch: VolumeId,
     pub sandbox: Option<SandboxId>,
     pub position: i64,
     pub session: Option<String>,
@@ -41,11 +43,12 @@ macro_rules! columns {
         "t.id as t_id, t.project_id as t_project_id, t.agent as t_agent, t.prompt as t_prompt, \
          t.model as t_model, t.budget_micros as t_budget, t.timeout_seconds as t_timeout, \
          t.continues as t_continues, t.created_at as t_created_at, t.cancelled_at as t_cancelled_at, \
-         t.state as t_state, t.sandbox_id as t_sandbox_id, t.position as t_position, t.steps as t_steps, \
+         t.state as t_state, t.volume_id as t_volume_id, t.sandbox_id as t_sandbox_id, t.position as t_position, t.steps as t_steps, \
          t.session as t_session, t.result as t_result, t.reported_failed as t_reported_failed, \
          greatest(t.cost_micros, case when t.cost_micros = 0 then t.reported_cost else 0 end) as t_cost, \
          t.exit_code as t_exit_code, t.error as t_error, t.changed_files as t_changed_files, \
-         t.started_at as t_started_at, t.ended_at as t_ended_at, t.start_tree as t_start_tree"
+         t.started_at as t_started_at, t.ended_at as t_ended_at, t.start_tree as t_start_tree, \
+         (select b.name from branches b where b.volume_id = t.volume_id) as t_branch"
     };
 }
 
@@ -54,6 +57,7 @@ impl<'r> FromRow<'r, PgRow> for TaskRow {
         let task = Task {
             id: row.try_get("t_id")?,
             project_id: ProjectId(row.try_get("t_project_id")?),
+            branch: parsed_column(row, "t_branch")?,
             agent: enum_column(row, "t_agent")?,
             prompt: row.try_get("t_prompt")?,
             model: row.try_get("t_model")?,
@@ -73,6 +77,7 @@ impl<'r> FromRow<'r, PgRow> for TaskRow {
         };
         Ok(Self {
             task,
+            branch: VolumeId(row.try_get("t_volume_id")?),
             sandbox: row.try_get::<Option<Uuid>, _>("t_sandbox_id")?.map(SandboxId),
             position: row.try_get("t_position")?,
             session: row.try_get("t_session")?,
@@ -99,6 +104,7 @@ impl<'r> FromRow<'r, PgRow> for ClaimedTask {
 pub struct NewTask<'a> {
     pub id: Uuid,
     pub project: ProjectId,
+    pub branch: VolumeId,
     pub by: UserId,
     pub agent: Agent,
     pub prompt: &'a str,
@@ -115,8 +121,8 @@ pub struct NewTask<'a> {
 pub async fn insert(tx: &mut PgConnection, new: NewTask<'_>) -> Result<()> {
     sqlx::query(
         "insert into tasks (id, project_id, created_by, agent, prompt, model, budget_micros,
-                            timeout_seconds, continues)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                            timeout_seconds, continues, volume_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(new.id)
     .bind(new.project.0)
@@ -127,6 +133,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewTask<'_>) -> Result<()> {
     .bind(new.budget.map(|budget| budget.0))
     .bind(i32::try_from(new.timeout_seconds).unwrap_or(i32::MAX))
     .bind(new.continues)
+    .bind(new.branch.0)
     .execute(tx)
     .await?;
     Ok(())
@@ -162,21 +169,31 @@ pub async fn find(store: &Store, project: ProjectId, task: Uuid) -> Result<TaskR
     .ok_or_else(|| Error::not_found("task"))
 }
 
-/// The project's tasks, the newest first; only those before `before` where it is given.
+/// The project's tasks, the newest first; only those of `branch`, and those before `before`, where they are given.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn list(store: &Store, project: ProjectId, before: Option<Uuid>, limit: i64) -> Result<Vec<Task>> {
+pub async fn list(
+    store: &Store,
+    project: ProjectId,
+    branch: Option<&BranchName>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Task>> {
     let rows: Vec<TaskRow> = sqlx::query_as(concat!(
         "select ",
         columns!(),
-        " from tasks t where t.project_id = $1 and ($2::uuid is null or (t.created_at, t.id) <
+        " from tasks t where t.project_id = $1
+            and ($4::text is null or t.volume_id in
+                (select b.volume_id from branches b where b.project_id = $1 and b.name = $4))
+            and ($2::uuid is null or (t.created_at, t.id) <
             (select b.created_at, b.id from tasks b where b.id = $2 and b.project_id = $1))
           order by t.created_at desc, t.id desc limit $3"
     ))
     .bind(project.0)
     .bind(before)
     .bind(limit)
+    .bind(branch.map(BranchName::as_str))
     .fetch_all(&store.pool)
     .await?;
     Ok(rows.into_iter().map(|row| row.task).collect())
@@ -224,7 +241,7 @@ pub async fn steps(store: &Store, task: Uuid, after: i64, limit: i64) -> Result<
     Ok(rows.iter().map(read).collect::<Result<_, sqlx::Error>>()?)
 }
 
-/// Claims at most `limit` tasks that are the first open one of their project and that no live process runs.
+/// Claims at most `limit` tasks that are the first open one of their branch and that no live process runs.
 ///
 /// # Errors
 /// The database does not answer.
@@ -234,7 +251,7 @@ pub async fn claim(store: &Store, limit: i64, lease: Duration) -> Result<Vec<Cla
              select o.id from tasks o join projects q on q.id = o.project_id
              where o.ended_at is null and q.deleted_at is null
                and (o.lease_until is null or o.lease_until < now())
-               and not exists (select 1 from tasks e where e.project_id = o.project_id
+               and not exists (select 1 from tasks e where e.volume_id = o.volume_id
                    and e.ended_at is null and (e.created_at, e.id) < (o.created_at, o.id))
              order by o.created_at limit $1 for update of o skip locked),
          t as (

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     projects::lifecycle::{self, LifecycleAction},
     store::{
+        branches::{self, BranchReference},
         events::{self, NewEvent},
         notify::Topic,
         projects, tasks,
@@ -35,17 +36,25 @@ const MAX_PROMPT: usize = 100_000;
 /// Most unfinished tasks of one project.
 const MAX_UNFINISHED: i64 = 50;
 
-/// Creates a task in the project's queue. A project that is stopped is started for it.
+/// Creates a task in the branch's queue. A sandbox that is stopped is started for it.
 ///
 /// # Errors
 /// Not found; 422 with the field and its rule; 429 where too many tasks wait.
-pub async fn create(core: &Core, caller: &Caller, project: &str, request: CreateTask) -> Result<Task> {
-    let found = projects::find::<Write>(&core.store, caller, project).await?;
+pub async fn create(
+    core: &Core,
+    caller: &Caller,
+    reference: &BranchReference,
+    request: CreateTask,
+) -> Result<Task> {
+    let found = branches::find::<Write>(&core.store, caller, reference).await?;
     check(&request)?;
     if let Some(earlier) = request.continues {
         let earlier = tasks::find(&core.store, found.id, earlier)
             .await
             .map_err(|_| Error::invalid("continue", "this project has no such task"))?;
+        if earlier.branch != found.branch().volume {
+            return Err(Error::invalid("continue", "it must be a task of the same branch"));
+        }
         if earlier.task.agent != request.agent || earlier.session.is_none() {
             return Err(Error::invalid(
                 "continue",
@@ -55,10 +64,11 @@ pub async fn create(core: &Core, caller: &Caller, project: &str, request: Create
     }
     // No effect where the project runs or is starting. The start comes first, because a limit may refuse it, and a
     // task would then wait for a sandbox that never comes.
-    lifecycle::request(core, caller, &found.id.to_string(), LifecycleAction::Start).await?;
+    let reference = BranchReference::of(found.branch());
+    lifecycle::request(core, caller, &reference, LifecycleAction::Start).await?;
     let id = Uuid::now_v7();
     let mut tx = core.store.begin().await?;
-    let project = projects::lock(&mut tx, &found).await?;
+    let project = branches::lock(&mut tx, &found).await?;
     if tasks::count_unfinished(&mut tx, project.id).await? >= MAX_UNFINISHED {
         return Err(Error::too_often(
             format!("This project has {MAX_UNFINISHED} tasks that have not ended; cancel some or wait."),
@@ -68,6 +78,7 @@ pub async fn create(core: &Core, caller: &Caller, project: &str, request: Create
     let new = NewTask {
         id,
         project: project.id,
+        branch: project.branch().volume,
         by: caller.user(),
         agent: request.agent,
         prompt: &request.prompt,
@@ -79,6 +90,7 @@ pub async fn create(core: &Core, caller: &Caller, project: &str, request: Create
     tasks::insert(&mut tx, new).await?;
     let message = format!("A task for {} was created.", request.agent.title());
     let event = NewEvent::new(&project, EventKind::TaskCreated, message)
+        .in_branch(&project.branch().name)
         .with(serde_json::json!({"task": id, "agent": request.agent, "by": caller.login()}));
     events::append(&mut tx, event).await?;
     tx.commit().await?;

@@ -237,7 +237,7 @@ impl Run<'_> {
 
     async fn sandbox_state(&self) -> Result<SandboxState> {
         let project = &self.claimed.project;
-        let Some(sandbox) = sandboxes::main_of(&self.core.store, project).await? else {
+        let Some(sandbox) = sandboxes::of_branch(&self.core.store, self.claimed.row.branch).await? else {
             return Ok(SandboxState::Gone("the project has no sandbox"));
         };
         if self.claimed.row.sandbox.is_some_and(|id| id != sandbox.id) {

@@ -56,3 +56,65 @@ async fn rows_of_an_earlier_release_are_served_after_the_upgrade() {
         "the renamed triggers allow the deletion of a project"
     );
 }
+
+/// The last migration before branches.
+const BEFORE_BRANCHES: i64 = 75;
+/// A project with a database and a sandbox, as every release until then writes them.
+const PROJECT: &str = r#"
+    insert into projects (id, owner_id, name, image, size, region, environment)
+        values ('{id}2', '{owner}', '{name}', '{"template": "web"}', 'small', 'here', '');
+    insert into databases (project_id, resource, password) values ('{id}2', '{name}-agentruntime-abcdef', '')
+        on conflict (project_id) do nothing;
+    insert into sandboxes (id, project_id, resource, control_token, desired_state, request_environment)
+        values ('{id}3', '{id}2', '{name}-agentruntime-abcdef', '', 'running', '');
+    insert into tasks (id, project_id, agent, prompt, timeout_seconds)
+        values ('{id}4', '{id}2', 'claude', 'Begin.', 60)"#;
+const OWNER: &str = "018f0000-0000-7000-8000-000000000001";
+
+fn project_of_an_earlier_release(name: &str, id: &str) -> String {
+    PROJECT
+        .replace("{id}", id)
+        .replace("{owner}", OWNER)
+        .replace("{name}", name)
+}
+
+#[tokio::test]
+async fn projects_of_an_earlier_release_have_the_branch_main() {
+    let database = Database::at_migration(BEFORE_BRANCHES).await;
+    database.sql(&format!(
+        "insert into users (id, login, role) values ('{OWNER}', 'owner', 'owner')"
+    ));
+    database.sql(&project_of_an_earlier_release(
+        "shop",
+        "018f0000-0000-7000-8000-10000000000",
+    ));
+    database.sql("update databases set status = 'READY', ever_ready = true");
+
+    let world = World::upgraded(database).await;
+
+    let owner = world.owner().await;
+    let states = "select database_status || ' ' || database_ever_ready from branches";
+    assert_eq!(world.database.sql(states), "READY true");
+    // During a rolling upgrade, the earlier release still writes.
+    world.database.sql(&project_of_an_earlier_release(
+        "blog",
+        "018f0000-0000-7000-8000-20000000000",
+    ));
+    for name in ["shop", "blog"] {
+        for reference in [
+            name.to_owned(),
+            format!("{name}@main"),
+            format!("{name}?branch=main"),
+        ] {
+            let sandbox = owner.get(&format!("/api/sandbox/{reference}")).await.expect(200);
+            assert_eq!(sandbox.json()["branch"], "main", "{reference}");
+        }
+        let tasks = owner
+            .get(&format!("/api/projects/{name}/tasks"))
+            .await
+            .expect(200);
+        assert_eq!(tasks.json()["items"][0]["branch"], "main", "{name}");
+    }
+    let volumes = "select bool_and(volume_id = project_id) from sandboxes";
+    assert_eq!(world.database.sql(volumes), "t");
+}

@@ -153,7 +153,7 @@ async fn run(seed: u64) {
     scene
         .world
         .database
-        .sql("update projects set removal_due_at = now()");
+        .sql("update branches set removal_due_at = now()");
     let third = Workers::of(&scene.world, short_leases());
     scene.world.driver.requeue(fsa_driver::Requeue::Everything);
     scene.until_settled().await;

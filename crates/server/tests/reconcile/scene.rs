@@ -202,7 +202,7 @@ impl Scene {
 
     /// Expires all leases at once.
     pub fn expire_leases(&self) {
-        for table in ["sandboxes", "projects"] {
+        for table in ["sandboxes", "branches"] {
             self.world.database.sql(&format!(
                 "update {table} set lease_until = now() - interval '1 second' where lease_until is not null"
             ));
@@ -216,7 +216,7 @@ impl Scene {
                 let left = self.world.database.sql(
                     "select (select count(*) from sandboxes where observed_generation <> generation
                              or failure is not null or lease_id is not null or next_attempt_at <= now())
-                          + (select count(*) from projects where deleted_at is not null)",
+                          + (select count(*) from branches where deleted_at is not null)",
                 );
                 if left == "0" {
                     return;
@@ -276,7 +276,9 @@ impl Scene {
         };
         // A database whose creation was interrupted may exist without being recorded as ready.
         let there: BTreeSet<String> = databases.roles().into_iter().collect();
-        let ready = roles_of(of_rows("select resource from databases where ever_ready"));
+        let ready = roles_of(of_rows(
+            "select d.resource from databases d join branches b using (project_id) where b.database_ever_ready",
+        ));
         assert!(
             there.is_superset(&ready),
             "{ready:?}, but the databases are {there:?}"
@@ -286,12 +288,9 @@ impl Scene {
             there.is_subset(&named),
             "{named:?}, but the databases are {there:?}"
         );
-        let projects = of_rows("select id from projects");
+        let volumes = of_rows("select volume_id from branches");
         for volume in driver.volumes() {
-            assert!(
-                projects.contains(&volume.to_string()),
-                "a volume without a project"
-            );
+            assert!(volumes.contains(&volume.to_string()), "a volume without a branch");
         }
         assert_eq!(driver.log.overlaps(), BTreeSet::new());
         assert_eq!(databases.log.overlaps(), BTreeSet::new());

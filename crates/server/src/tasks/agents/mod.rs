@@ -76,6 +76,7 @@ mod tests {
         Task {
             id: Uuid::nil(),
             project_id: ProjectId::generate(),
+            branch: fsa_model::BranchName::main(),
             agent,
             prompt: "a secret plan".into(),
             model: Some("m".into()),
