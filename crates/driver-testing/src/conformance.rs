@@ -93,6 +93,11 @@ macro_rules! __stories {
             several_sandboxes_start_in_parallel,
             a_start_cancelled_at_any_point_can_be_repeated,
             a_cancelled_start_does_not_continue_after_destroy,
+            a_restored_snapshot_brings_back_the_files_of_its_moment,
+            a_repeated_snapshot_is_kept_and_a_deleted_one_is_gone,
+            a_running_sandbox_is_not_restored,
+            snapshots_are_deleted_with_their_volume,
+            a_diff_lists_what_changed_after_a_snapshot,
             ensuring_a_database_again_keeps_its_rows,
             dropping_a_database_keeps_other_databases,
         }

@@ -6,6 +6,7 @@
 mod databases;
 mod sandboxd;
 mod script;
+mod snapshots;
 
 use std::{
     collections::BTreeMap,
@@ -20,9 +21,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
 use fsa_model::{
-    ContainerState, Failure, FailureKind, Image, ResourceName, SandboxRef, SandboxSpec, VolumeId,
+    ContainerState, Failure, FailureKind, Image, ResourceName, SandboxRef, SandboxSpec, SnapshotId, VolumeId,
     api::ImageInfo,
     sandboxd::{ListeningPort, LogLine, RepositoryState, StartCommand, Status, TERMINAL_PORT, Usage},
+    snapshot::{FileChanges, SnapshotContent},
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
@@ -36,6 +38,7 @@ use tokio_stream::wrappers::BroadcastStream;
 pub use databases::MemoryDatabases;
 use sandboxd::Process;
 pub use script::{Call, CallRecord, Fault, Gate, Log, Outcome, Script};
+use snapshots::Snapshot;
 
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
@@ -65,6 +68,7 @@ struct Sandbox {
 struct World {
     sandboxes: BTreeMap<ResourceName, Sandbox>,
     volumes: BTreeMap<VolumeId, Files>,
+    snapshots: BTreeMap<(VolumeId, SnapshotId), Snapshot>,
 }
 
 /// In-memory data plane.
@@ -227,6 +231,18 @@ impl MemoryDriver {
         self.world.lock().volumes.keys().copied().collect()
     }
 
+    /// The snapshots of all volumes.
+    #[must_use]
+    pub fn all_snapshots(&self) -> Vec<SnapshotId> {
+        let world = self.world.lock();
+        world.snapshots.keys().map(|(_, snapshot)| *snapshot).collect()
+    }
+
+    /// Removes a snapshot, so that it cannot be restored.
+    pub fn lose_snapshot(&self, snapshot: SnapshotId) {
+        self.world.lock().snapshots.retain(|(_, id), _| *id != snapshot);
+    }
+
     /// Sends a requeue to the subscribers of [`Driver::changes`].
     pub fn requeue(&self, requeue: Requeue) {
         let _ = self.requeues.send(requeue);
@@ -355,6 +371,7 @@ impl Driver for MemoryDriver {
             keeps_root_files: true,
             restarts_by_itself: false,
             listens_at_start: true,
+            snapshots: true,
             is_remote: false,
         }
     }
@@ -457,10 +474,63 @@ impl Driver for MemoryDriver {
         let work = async {
             let halfway = self.script.begin_faults(Call::RemoveVolume).await?;
             halfway.apply().await?;
-            self.world.lock().volumes.remove(&volume);
+            let mut world = self.world.lock();
+            world.volumes.remove(&volume);
+            world.snapshots.retain(|(of, _), _| *of != volume);
             Ok(())
         };
         call.end(work.await)
+    }
+
+    async fn create_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<SnapshotContent> {
+        let call = self.log.begin(Call::CreateSnapshot, snapshot);
+        let work = async {
+            let halfway = self.script.begin_faults(Call::CreateSnapshot).await?;
+            halfway.apply().await?;
+            self.world.lock().create_snapshot(sandbox, snapshot)
+        };
+        call.end(work.await)
+    }
+
+    async fn delete_snapshot(&self, volume: VolumeId, snapshot: SnapshotId) -> Result<()> {
+        let call = self.log.begin(Call::DeleteSnapshot, snapshot);
+        let work = async {
+            let halfway = self.script.begin_faults(Call::DeleteSnapshot).await?;
+            halfway.apply().await?;
+            self.world.lock().snapshots.remove(&(volume, snapshot));
+            Ok(())
+        };
+        call.end(work.await)
+    }
+
+    async fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<()> {
+        let call = self.log.begin(Call::RestoreSnapshot, &sandbox.resource);
+        let work = async {
+            let halfway = self.script.begin_faults(Call::RestoreSnapshot).await?;
+            self.world.lock().restore_snapshot(sandbox, snapshot)?;
+            halfway.apply().await
+        };
+        call.end(work.await)
+    }
+
+    async fn snapshots(&self, volume: VolumeId) -> Result<Vec<SnapshotId>> {
+        let world = self.world.lock();
+        let all = world.snapshots.keys().filter(|(of, _)| *of == volume);
+        Ok(all.map(|(_, snapshot)| *snapshot).collect())
+    }
+
+    async fn snapshot_bytes(&self, volume: VolumeId, snapshot: SnapshotId) -> Result<Option<u64>> {
+        let world = self.world.lock();
+        Ok(world.snapshots.get(&(volume, snapshot)).map(Snapshot::bytes))
+    }
+
+    async fn diff_snapshot(
+        &self,
+        sandbox: &SandboxRef,
+        from: SnapshotId,
+        to: Option<SnapshotId>,
+    ) -> Result<FileChanges> {
+        self.world.lock().diff_snapshot(sandbox, from, to)
     }
 
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {

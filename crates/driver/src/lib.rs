@@ -16,7 +16,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_model::{
     ContainerState, DatabaseSpec, Failure, FailureKind, Image, ProjectId, ResourceName, SandboxRef,
-    SandboxSpec, VolumeId, api::ImageInfo, sandboxd::Usage, spec::Credentials,
+    SandboxSpec, SnapshotId, VolumeId,
+    api::ImageInfo,
+    sandboxd::Usage,
+    snapshot::{FileChanges, SnapshotContent},
+    spec::Credentials,
 };
 use futures_util::Stream;
 pub use region::{Region, Regions};
@@ -119,6 +123,8 @@ pub struct Capabilities {
     pub restarts_by_itself: bool,
     /// sandboxd accepts connections as soon as its container runs: a refused one means that it has ended.
     pub listens_at_start: bool,
+    /// Snapshots of volumes can be taken and restored ([`Driver::create_snapshot`]).
+    pub snapshots: bool,
     /// Other machines do the work, so that a step that waits for it uses almost no resources here.
     pub is_remote: bool,
 }
@@ -168,6 +174,13 @@ pub struct RequestCount {
     pub count: u64,
 }
 
+fn no_snapshots() -> DriverError {
+    DriverError::new(
+        FailureKind::Input,
+        "this region has no snapshots; create the project in a region of the local driver to use them",
+    )
+}
+
 /// A data plane.
 #[async_trait]
 pub trait Driver: Send + Sync {
@@ -199,6 +212,44 @@ pub trait Driver: Send + Sync {
 
     /// Removes a volume, which no sandbox uses any more. Idempotent.
     async fn remove_volume(&self, volume: VolumeId) -> Result<()>;
+
+    /// Takes a snapshot of the sandbox's volume, of one instant while its processes run. A snapshot of this id that
+    /// exists already is kept as it is. An interrupted call leaves nothing that counts as a snapshot.
+    async fn create_snapshot(&self, _sandbox: &SandboxRef, _snapshot: SnapshotId) -> Result<SnapshotContent> {
+        Err(no_snapshots())
+    }
+
+    /// Deletes a snapshot. Idempotent.
+    async fn delete_snapshot(&self, _volume: VolumeId, _snapshot: SnapshotId) -> Result<()> {
+        Err(no_snapshots())
+    }
+
+    /// Replaces the content of the sandbox's volume with the snapshot's. The sandbox must not run, and nothing may use
+    /// the volume's database ([`Databases::release`]). After an interruption the volume has the one content or the
+    /// other, never a mixture. Idempotent.
+    async fn restore_snapshot(&self, _sandbox: &SandboxRef, _snapshot: SnapshotId) -> Result<()> {
+        Err(no_snapshots())
+    }
+
+    /// The snapshots of a volume.
+    async fn snapshots(&self, _volume: VolumeId) -> Result<Vec<SnapshotId>> {
+        Ok(Vec::new())
+    }
+
+    /// Bytes on disk that a deletion of the snapshot frees; `None` if they cannot be measured.
+    async fn snapshot_bytes(&self, _volume: VolumeId, _snapshot: SnapshotId) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// The differences between the files of a snapshot and of a later one, or of the sandbox as it is now.
+    async fn diff_snapshot(
+        &self,
+        _sandbox: &SandboxRef,
+        _from: SnapshotId,
+        _to: Option<SnapshotId>,
+    ) -> Result<FileChanges> {
+        Err(no_snapshots())
+    }
 
     /// Opens a connection into the sandbox.
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection>;
@@ -290,6 +341,18 @@ pub trait Databases: Send + Sync {
 
     /// Creates `to` as a copy of `from` at this moment.
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()>;
+
+    /// Prepares for a snapshot of the volume: if the database's server runs with its files in the volume, it writes a
+    /// checkpoint, so that a restored database is ready sooner.
+    async fn checkpoint(&self, _database: &DatabaseSpec) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends everything that uses the database's files in the volume, before the volume is replaced. The next use starts
+    /// the server again.
+    async fn release(&self, _database: &DatabaseSpec) -> Result<()> {
+        Ok(())
+    }
 
     /// Bytes on disk of the database; `None` if it does not exist or they cannot be measured.
     async fn disk(&self, _resource: &ResourceName) -> Result<Option<u64>> {

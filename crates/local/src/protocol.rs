@@ -15,7 +15,11 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use fsa_model::{Failure, FailureKind, ResourceName, Resources, SandboxRef, VolumeId, sandboxd::Usage};
+use fsa_model::{
+    Failure, FailureKind, ResourceName, Resources, SandboxRef, SnapshotId, VolumeId,
+    sandboxd::Usage,
+    snapshot::{FileChanges, SnapshotContent},
+};
 use rustix::{
     fs::MemfdFlags,
     net::{
@@ -93,6 +97,34 @@ pub enum Request {
     RemoveVolume {
         volume: VolumeId,
     },
+    /// Freezes what uses the sandbox's volume for the moment of a snapshot of it. A snapshot that exists is
+    /// kept.
+    CreateSnapshot {
+        sandbox: SandboxRef,
+        snapshot: SnapshotId,
+    },
+    DeleteSnapshot {
+        volume: VolumeId,
+        snapshot: SnapshotId,
+    },
+    /// Replaces the content of the sandbox's volume, which nothing may use.
+    RestoreSnapshot {
+        sandbox: SandboxRef,
+        snapshot: SnapshotId,
+    },
+    Snapshots {
+        volume: VolumeId,
+    },
+    SnapshotBytes {
+        volume: VolumeId,
+        snapshot: SnapshotId,
+    },
+    /// Compares the files of a snapshot with those of a later one, or with the present ones.
+    DiffSnapshot {
+        sandbox: SandboxRef,
+        from: SnapshotId,
+        to: Option<SnapshotId>,
+    },
     Observe {
         sandbox: SandboxRef,
     },
@@ -154,6 +186,14 @@ pub enum Response {
     /// With the descriptor of [`Request::BindDatabaseProxy`].
     DatabaseProxy,
     Usage(Usage),
+    Snapshot(SnapshotContent),
+    Snapshots {
+        snapshots: Vec<SnapshotId>,
+    },
+    SnapshotBytes {
+        bytes: Option<u64>,
+    },
+    SnapshotDiff(FileChanges),
     Unpacked(UnpackedLayer),
     Layers {
         layers: Vec<DiffId>,
@@ -443,6 +483,8 @@ pub fn subject(request: &Request) -> Option<&ResourceName> {
         Request::EnsureNetwork { sandbox }
         | Request::Stop { sandbox, .. }
         | Request::Destroy { sandbox }
+        | Request::CreateSnapshot { sandbox, .. }
+        | Request::RestoreSnapshot { sandbox, .. }
         | Request::BindDatabaseProxy { sandbox } => Some(&sandbox.resource),
         Request::StartContainer(start) => Some(&start.sandbox.resource),
         _ => None,

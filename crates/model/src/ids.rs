@@ -64,6 +64,10 @@ id!(
     VolumeId
 );
 id!(
+    /// A snapshot of one volume.
+    SnapshotId
+);
+id!(
     /// An API token (the row, never the secret).
     TokenId
 );

@@ -31,6 +31,7 @@ pub mod phase;
 pub mod sandboxd;
 pub mod sharing;
 pub mod size;
+pub mod snapshot;
 pub mod spec;
 pub mod system;
 pub mod task;
@@ -38,7 +39,7 @@ pub mod tty;
 
 pub use condition::{Condition, Stage, StageState};
 pub use error::{ErrorBody, ErrorDetails, Failure, FailureKind, Field};
-pub use ids::{EventId, ProjectId, SandboxId, TokenId, UserId, VolumeId};
+pub use ids::{EventId, ProjectId, SandboxId, SnapshotId, TokenId, UserId, VolumeId};
 pub use name::{BranchName, ProjectName, ResourceName};
 pub use phase::{ContainerState, DesiredState, Phase};
 pub use size::{Resources, Size};

@@ -1,5 +1,7 @@
 //! The stories of the conformance suite, one guarantee each.
 
+mod snapshots;
+
 use std::time::Duration;
 
 use fsa_model::{ContainerState, FailureKind, ProjectName, ResourceName, sandboxd::ExecRequest};
@@ -8,6 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::fixture::{Fixture, within_timeout};
 use fsa_driver::{Databases, Endpoint, Observed, ObservedDatabase, Requeue};
+
+pub use snapshots::*;
 
 pub async fn an_unknown_sandbox_is_absent(fixture: &Fixture<'_>) {
     let spec = fixture.sandbox("nothing");

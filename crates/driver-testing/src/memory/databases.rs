@@ -191,6 +191,16 @@ impl Databases for MemoryDatabases {
         self.with_database(to, |found| found.select_rows = select_rows)
     }
 
+    async fn checkpoint(&self, database: &DatabaseSpec) -> Result<()> {
+        let call = self.log.begin(Call::Checkpoint, database.project);
+        call.end(self.script.begin_faults(Call::Checkpoint).await.map(drop))
+    }
+
+    async fn release(&self, database: &DatabaseSpec) -> Result<()> {
+        let call = self.log.begin(Call::ReleaseDatabase, database.project);
+        call.end(self.script.begin_faults(Call::ReleaseDatabase).await.map(drop))
+    }
+
     async fn inventory(&self) -> Result<Vec<String>> {
         Ok(self.roles())
     }

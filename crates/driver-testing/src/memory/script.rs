@@ -18,12 +18,17 @@ pub enum Call {
     Stop,
     Destroy,
     RemoveVolume,
+    CreateSnapshot,
+    DeleteSnapshot,
+    RestoreSnapshot,
     Connect,
     Inventory,
     CheckImage,
     ObserveDatabase,
     EnsureDatabase,
     DropDatabase,
+    Checkpoint,
+    ReleaseDatabase,
 }
 
 impl Call {
@@ -32,7 +37,12 @@ impl Call {
     pub const fn changes(self) -> bool {
         !matches!(
             self,
-            Self::Observe | Self::Connect | Self::Inventory | Self::CheckImage | Self::ObserveDatabase
+            Self::Observe
+                | Self::Connect
+                | Self::Inventory
+                | Self::CheckImage
+                | Self::ObserveDatabase
+                | Self::Checkpoint
         )
     }
 }

@@ -197,6 +197,7 @@ impl Driver for KubernetesDriver {
             restarts_by_itself: true,
             // Its process may run before it listens.
             listens_at_start: false,
+            snapshots: false,
             is_remote: true,
         }
     }

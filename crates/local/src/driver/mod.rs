@@ -7,6 +7,7 @@ mod boot;
 mod client;
 mod layers;
 mod operations;
+mod snapshots;
 mod sockets;
 
 use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};

@@ -15,8 +15,10 @@ use fsa_driver::{
     keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
-    ContainerState, Failure, FailureKind, Image, SandboxRef, SandboxSpec, VolumeId, api::ImageInfo,
+    ContainerState, Failure, FailureKind, Image, SandboxRef, SandboxSpec, SnapshotId, VolumeId,
+    api::ImageInfo,
     sandboxd::Usage,
+    snapshot::{FileChanges, SnapshotContent},
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::net::TcpSocket;
@@ -50,6 +52,7 @@ impl Driver for LocalDriver {
             keeps_root_files: true,
             restarts_by_itself: false,
             listens_at_start: true,
+            snapshots: true,
             is_remote: false,
         }
     }
@@ -171,6 +174,55 @@ impl Driver for LocalDriver {
         self.client
             .done(Request::RemoveVolume { volume }, &[], REMOVAL)
             .await
+    }
+
+    async fn create_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<SnapshotContent> {
+        self.take_snapshot(sandbox, snapshot).await
+    }
+
+    async fn delete_snapshot(&self, volume: VolumeId, snapshot: SnapshotId) -> Result<()> {
+        let request = Request::DeleteSnapshot { volume, snapshot };
+        self.client.done(request, &[], REMOVAL).await
+    }
+
+    async fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<()> {
+        self.replace_volume(sandbox, snapshot).await
+    }
+
+    async fn snapshots(&self, volume: VolumeId) -> Result<Vec<SnapshotId>> {
+        match self
+            .client
+            .call(Request::Snapshots { volume }, &[], QUICK)
+            .await?
+        {
+            (Response::Snapshots { snapshots }, _) => Ok(snapshots),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn snapshot_bytes(&self, volume: VolumeId, snapshot: SnapshotId) -> Result<Option<u64>> {
+        let request = Request::SnapshotBytes { volume, snapshot };
+        match self.client.call(request, &[], REMOVAL).await? {
+            (Response::SnapshotBytes { bytes }, _) => Ok(bytes),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn diff_snapshot(
+        &self,
+        sandbox: &SandboxRef,
+        from: SnapshotId,
+        to: Option<SnapshotId>,
+    ) -> Result<FileChanges> {
+        let request = Request::DiffSnapshot {
+            sandbox: sandbox.clone(),
+            from,
+            to,
+        };
+        match self.client.call(request, &[], REMOVAL).await? {
+            (Response::SnapshotDiff(changes), _) => Ok(changes),
+            (other, _) => Err(unexpected(&other)),
+        }
     }
 
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {

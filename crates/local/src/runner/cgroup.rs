@@ -94,6 +94,11 @@ impl Cgroups {
             .map(move |hierarchy| (hierarchy, hierarchy.mount.join(&self.parent).join(name)))
     }
 
+    /// The folders of a sandbox's groups, one in each hierarchy; they need not exist.
+    pub(super) fn folders(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        self.groups(name).map(|(_, folder)| folder)
+    }
+
     /// The processes in a sandbox's groups.
     #[must_use]
     pub fn processes(&self, name: &str) -> Vec<i32> {

@@ -61,6 +61,8 @@ impl Layout {
             layout.runner.clone(),
             layout.sandboxes(),
             layout.volumes(),
+            layout.databases(),
+            layout.snapshots(),
             layout.runner.join("layers"),
             layout.base_rootfs(),
             layout.runtime_root(),
@@ -111,6 +113,18 @@ impl Layout {
     #[must_use]
     pub fn volumes(&self) -> PathBuf {
         self.runner.join("volumes")
+    }
+
+    /// The database folders of backend `copy`, by volume.
+    #[must_use]
+    pub fn databases(&self) -> PathBuf {
+        self.runner.join("databases")
+    }
+
+    /// The snapshots of backend `copy`, by volume.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.runner.join("snapshots")
     }
 
     /// The volumes of backend `btrfs`; a mount point, in the runner's mount namespace only.

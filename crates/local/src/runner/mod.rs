@@ -10,7 +10,9 @@ pub mod cgroup;
 pub mod config;
 pub mod deferred_delete;
 pub mod firewall;
+pub mod freezer;
 pub mod host_probe;
+pub mod keyed_mutex;
 pub mod layout;
 pub mod link_layer;
 pub mod mounts;
@@ -26,6 +28,7 @@ pub mod resolvers;
 pub mod rootless;
 pub mod sandboxes;
 pub mod serve;
+pub mod snapshots;
 pub mod start;
 pub mod state;
 pub mod storage;
@@ -36,7 +39,7 @@ pub mod userns;
 use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 pub use config::{RunnerConfig, Storage};
-use fsa_model::Failure;
+use fsa_model::{Failure, VolumeId};
 use parking_lot::Mutex;
 use privilege_mode::PrivilegeMode;
 pub use supervisor::{entry, main, spawn};
@@ -59,6 +62,8 @@ pub struct Runner {
     pub layers: unpack::Layers,
     pub deferred_delete: deferred_delete::DeferredDelete,
     pub storage: storage::StoragePool,
+    /// Held while a volume's snapshots change, or it is replaced or deleted.
+    pub volume_locks: keyed_mutex::KeyedMutex<VolumeId>,
     pub process_watch: process_watch::ProcessWatch,
     pub hello: Hello,
     /// The highest number of open files that a sandbox may be given.
@@ -108,6 +113,7 @@ impl Runner {
         }
         let storage = storage::StoragePool::open(&config, &layout, privilege_mode)?;
         let cgroups = privilege_mode.cgroups(&layout);
+        cgroups.thaw_all();
         let runtime = oci::Runtime::new(config.runtime.clone(), layout.runtime_root(), !cgroups.any());
         let used: BTreeSet<String> = fs::read_dir(layout.sandboxes())
             .map_err(|e| failed("the folder of sandboxes cannot be read", e))?
@@ -137,6 +143,7 @@ impl Runner {
             layers,
             deferred_delete,
             storage,
+            volume_locks: keyed_mutex::KeyedMutex::default(),
             process_watch: process_watch::ProcessWatch::new()
                 .map_err(|e| failed("the runner cannot watch processes", e))?,
             hello,

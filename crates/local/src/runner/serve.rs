@@ -173,11 +173,38 @@ fn perform(
             plain(Response::Done)
         }
         Request::RemoveVolume { volume } => {
+            let _lock = runner.volume_locks.take(volume);
             runner
                 .storage
                 .delete(volume)
                 .map_err(|error| protocol::machine(format!("the volume could not be removed ({error})")))?;
             plain(Response::Done)
+        }
+        Request::CreateSnapshot { sandbox, snapshot } => {
+            let content =
+                sandboxes.exclusively(&sandbox.resource, |_| runner.create_snapshot(&sandbox, snapshot));
+            sandboxes.forget(&sandbox.resource);
+            plain(Response::Snapshot(content?))
+        }
+        Request::DeleteSnapshot { volume, snapshot } => {
+            runner.delete_snapshot(volume, snapshot)?;
+            plain(Response::Done)
+        }
+        Request::RestoreSnapshot { sandbox, snapshot } => {
+            let restored =
+                sandboxes.exclusively(&sandbox.resource, |_| runner.restore_snapshot(&sandbox, snapshot));
+            sandboxes.forget(&sandbox.resource);
+            restored?;
+            plain(Response::Done)
+        }
+        Request::Snapshots { volume } => plain(Response::Snapshots {
+            snapshots: runner.snapshots(volume)?,
+        }),
+        Request::SnapshotBytes { volume, snapshot } => plain(Response::SnapshotBytes {
+            bytes: runner.storage.snapshot_bytes(volume, snapshot),
+        }),
+        Request::DiffSnapshot { sandbox, from, to } => {
+            plain(Response::SnapshotDiff(runner.diff_snapshot(&sandbox, from, to)?))
         }
         Request::Observe { sandbox } => plain(Response::Observed(Box::new(runner.observe(&sandbox)))),
         Request::Inventory => plain(Response::Inventory {

@@ -12,7 +12,6 @@
 
 mod deferred_link;
 mod entry_path;
-mod keyed_mutex;
 mod layer_marker;
 mod pipeline;
 mod tree;
@@ -32,7 +31,8 @@ use fsa_model::{Failure, FailureKind};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 pub use tree::{Limits, Rules};
 
-use self::{keyed_mutex::KeyedMutex, layer_marker::LayerMarker};
+use self::layer_marker::LayerMarker;
+use super::keyed_mutex::KeyedMutex;
 use crate::images::{DiffId, Digest, LayerBlob, UnpackedLayer, tarball::TarError};
 
 /// Layers that wait to be synced.
@@ -104,7 +104,7 @@ pub struct Layers {
     rules: Rules,
     limits: Limits,
     boot: String,
-    layer_locks: KeyedMutex,
+    layer_locks: KeyedMutex<DiffId>,
     syncer: Option<(mpsc::SyncSender<DiffId>, JoinHandle<()>)>,
 }
 

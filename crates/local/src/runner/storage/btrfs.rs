@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     POOL_FILE, SandboxFiles, VolumeUsage, ioctl, loop_device, make_home,
+    quota_group::group_of,
     record::{Record, Source},
     status,
 };
@@ -70,8 +71,8 @@ pub enum PoolError {
 
 pub struct BtrfsPool {
     /// The folder of the subvolumes.
-    folder: PathBuf,
-    fsid: Uuid,
+    pub(super) folder: PathBuf,
+    pub(super) fsid: Uuid,
     /// `folder` is a mount of ours.
     mounted: bool,
 }
@@ -151,6 +152,7 @@ impl BtrfsPool {
                 tracing::warn!(%volume, %error, "deferred deletions of an earlier runner failed");
             }
         }
+        pool.remove_interrupted_restores();
         Ok(pool)
     }
 
@@ -193,7 +195,11 @@ impl BtrfsPool {
             true => self.quota(&folder)?.0.saturating_add(START_ROOM),
             false => 0,
         };
-        ioctl::limit_subvolume(&folder, bytes.max(room))
+        let bytes = bytes.max(room);
+        if let Some(group) = group_of(&folder)? {
+            ioctl::limit_group(&folder, group, bytes)?;
+        }
+        ioctl::limit_group(&folder, 0, bytes)
     }
 
     /// Deletes a volume, and waits until that is on disk: after a power cut it would be back, and
@@ -202,6 +208,7 @@ impl BtrfsPool {
     /// # Errors
     /// The file system's.
     pub fn delete(&self, volume: VolumeId) -> io::Result<()> {
+        self.delete_snapshots(volume)?;
         let folder = File::open(&self.folder)?;
         match ioctl::delete_subvolume(&folder, &volume.to_string()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -228,10 +235,19 @@ impl BtrfsPool {
         Ok(VolumeUsage { bytes, limit_bytes })
     }
 
-    fn quota(&self, volume: &File) -> io::Result<(u64, Option<u64>)> {
-        let id = ioctl::subvolume_id(volume)?;
-        status::quota(self.fsid, id)
-            .ok_or_else(|| io::Error::other(format!("the kernel has no quota group 0/{id}")))
+    pub(super) fn quota(&self, volume: &File) -> io::Result<(u64, Option<u64>)> {
+        let group = match group_of(volume)? {
+            Some(group) => group,
+            None => ioctl::subvolume_id(volume)?,
+        };
+        status::quota(self.fsid, group)
+            .ok_or_else(|| io::Error::other(format!("the kernel has no quota group {group:#x}")))
+    }
+
+    /// The folder of the volume's database; it need not exist.
+    #[must_use]
+    pub fn database(&self, volume: VolumeId) -> PathBuf {
+        self.volume(volume).join("database")
     }
 
     /// The volume alone is mounted for its sandboxes, at `volume`.
@@ -253,7 +269,7 @@ impl BtrfsPool {
         self.trash(sandbox.volume).discard(&self.root(sandbox))
     }
 
-    fn volume(&self, volume: VolumeId) -> PathBuf {
+    pub(super) fn volume(&self, volume: VolumeId) -> PathBuf {
         self.folder.join(volume.to_string())
     }
 
@@ -268,8 +284,12 @@ impl BtrfsPool {
     }
 
     fn trash(&self, volume: VolumeId) -> DeferredDelete {
-        DeferredDelete::new(self.volume(volume).join("trash"))
+        trash_of(&self.volume(volume))
     }
+}
+
+pub(super) fn trash_of(subvolume: &Path) -> DeferredDelete {
+    DeferredDelete::new(subvolume.join("trash"))
 }
 
 /// Whether a folder is on btrfs.

@@ -12,11 +12,11 @@ use crate::runner::{
 };
 
 /// Entries that are counted for the disk usage of a sandbox.
-const DISK_ENTRIES: u32 = 200_000;
+pub(super) const DISK_ENTRIES: u32 = 200_000;
 
 pub struct CopyPool {
-    layout: Layout,
-    deferred_delete: DeferredDelete,
+    pub(super) layout: Layout,
+    pub(super) deferred_delete: DeferredDelete,
 }
 
 impl CopyPool {
@@ -36,16 +36,17 @@ impl CopyPool {
     /// # Errors
     /// The file system's.
     pub fn create(&self, volume: VolumeId) -> io::Result<()> {
+        self.finish_restore(volume)?;
         make_home(&self.layout.volume(volume))
     }
 
     /// # Errors
     /// The file system's.
     pub fn delete(&self, volume: VolumeId) -> io::Result<()> {
-        match self.deferred_delete.discard(&self.layout.volume(volume))? {
-            Some(discarded) => deferred_delete::delete(&discarded),
-            None => Ok(()),
-        }
+        // The snapshots first: one of them may be about to become the volume.
+        self.remove(&self.snapshots_of(volume))?;
+        self.remove(&self.layout.volume(volume))?;
+        self.remove(&self.database(volume))
     }
 
     /// # Errors
@@ -61,9 +62,18 @@ impl CopyPool {
     pub fn usage(&self, sandbox: &SandboxRef) -> VolumeUsage {
         let disk = |path: PathBuf| deferred_delete::disk_bytes(&path, DISK_ENTRIES);
         VolumeUsage {
-            bytes: disk(self.layout.sandbox(&sandbox.resource)) + disk(self.layout.volume(sandbox.volume)),
+            bytes: disk(self.layout.sandbox(&sandbox.resource))
+                + disk(self.layout.volume(sandbox.volume))
+                + disk(self.database(sandbox.volume))
+                + disk(self.snapshots_of(sandbox.volume)),
             limit_bytes: None,
         }
+    }
+
+    /// The folder of the volume's database; it need not exist.
+    #[must_use]
+    pub fn database(&self, volume: VolumeId) -> PathBuf {
+        self.layout.databases().join(volume.to_string())
     }
 
     /// Both are below the runner's folder, which every start mounts at `all`.

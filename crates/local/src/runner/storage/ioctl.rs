@@ -10,7 +10,7 @@ use std::{
 use rustix::ioctl::{Getter, NoArg, Setter, Updater, ioctl, opcode};
 
 /// Group of all requests of btrfs.
-const BTRFS: u8 = 0x94;
+pub(super) const BTRFS: u8 = 0x94;
 /// `BTRFS_QUOTA_CTL_ENABLE`: counts by back references; any kernel.
 const QUOTA_ENABLE: u64 = 1;
 /// `BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA`: counts by owner; Linux 6.7.
@@ -52,6 +52,20 @@ impl VolumeArguments {
         arguments.name[..bytes.len()].copy_from_slice(bytes);
         Ok(arguments)
     }
+}
+
+/// `BTRFS_SUBVOL_RDONLY`.
+const SUBVOLUME_READ_ONLY: u64 = 1 << 1;
+
+/// `btrfs_ioctl_vol_args_v2`.
+#[repr(C)]
+struct SnapshotArguments {
+    /// The subvolume that the snapshot is taken of.
+    source: i64,
+    transaction: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; 4040],
 }
 
 /// `btrfs_ioctl_quota_ctl_args`.
@@ -119,6 +133,7 @@ struct LoopConfiguration {
 
 const _: () = {
     assert!(size_of::<VolumeArguments>() == 4096);
+    assert!(size_of::<SnapshotArguments>() == 4096);
     assert!(size_of::<QuotaControl>() == 16);
     assert!(size_of::<QuotaLimit>() == 48);
     assert!(size_of::<InodeLookup>() == 4096);
@@ -139,6 +154,40 @@ pub fn create_subvolume(parent: impl AsFd, name: &str) -> io::Result<()> {
         ioctl(
             parent,
             Setter::<{ opcode::write::<VolumeArguments>(BTRFS, 14) }, _>::new(arguments),
+        )?;
+    }
+    Ok(())
+}
+
+/// Takes a snapshot of the subvolume `source` in the folder `parent`, and waits until it is on disk.
+///
+/// # Errors
+/// `AlreadyExists`; `StorageFull`.
+pub fn snapshot_subvolume(
+    source: impl AsFd,
+    parent: impl AsFd,
+    name: &str,
+    read_only: bool,
+) -> io::Result<()> {
+    let mut arguments = SnapshotArguments {
+        source: source.as_fd().as_raw_fd().into(),
+        transaction: 0,
+        flags: if read_only { SUBVOLUME_READ_ONLY } else { 0 },
+        unused: [0; 4],
+        name: [0; 4040],
+    };
+    // The last byte stays 0.
+    if name.len() >= arguments.name.len() {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    }
+    arguments.name[..name.len()].copy_from_slice(name.as_bytes());
+    // SAFETY: the request reads a `btrfs_ioctl_vol_args_v2`, which lives through the call, as does
+    // the descriptor in it.
+    #[allow(unsafe_code)]
+    unsafe {
+        ioctl(
+            parent,
+            Setter::<{ opcode::write::<SnapshotArguments>(BTRFS, 23) }, _>::new(arguments),
         )?;
     }
     Ok(())
@@ -185,12 +234,13 @@ pub fn enable_quota(file_system: impl AsFd) -> io::Result<()> {
     }
 }
 
-/// Limits the bytes of a subvolume.
+/// Limits the bytes of a quota group; 0 is that of the subvolume that `subvolume` is in.
 ///
 /// # Errors
 /// `NotFound`, `ENOTCONN` without quotas.
-pub fn limit_subvolume(subvolume: impl AsFd, bytes: u64) -> io::Result<()> {
+pub fn limit_group(subvolume: impl AsFd, group: u64, bytes: u64) -> io::Result<()> {
     let limit = QuotaLimit {
+        group,
         flags: LIMIT_REFERENCED,
         max_referenced: bytes,
         ..QuotaLimit::default()

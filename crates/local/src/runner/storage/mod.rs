@@ -5,9 +5,16 @@
 
 pub mod btrfs;
 pub mod copy;
+mod copy_tree;
+pub mod diff;
+mod exclusive;
 mod ioctl;
 mod loop_device;
+mod quota_group;
 pub mod record;
+pub mod snapshots;
+mod snapshots_btrfs;
+mod snapshots_copy;
 pub mod status;
 
 use std::{
@@ -83,7 +90,10 @@ impl StoragePool {
         let record = Record::read(layout.folder()).map_err(failed)?;
         let size = config.storage_size_mib.map(|mebibytes| mebibytes << 20);
         let opened = match record::plan(record, config.storage.as_ref(), facts).map_err(machine)? {
-            Plan::Copy => return Ok(Self::Copy(plain)),
+            Plan::Copy => {
+                plain.recover_snapshots();
+                return Ok(Self::Copy(plain));
+            }
             Plan::Create(source) => BtrfsPool::create(layout, source, size),
             Plan::Open { source, fsid } => BtrfsPool::open(layout, &source, fsid, size),
         };
@@ -148,6 +158,16 @@ impl StoragePool {
         match self {
             Self::Copy(pool) => pool.usage(sandbox),
             Self::Btrfs(pool) => pool.usage(sandbox.volume).unwrap_or_default(),
+        }
+    }
+
+    /// The folder of a volume's database, which the database's server creates: part of the volume, so it counts
+    /// against its limit, is in its snapshots and is deleted with it.
+    #[must_use]
+    pub fn database(&self, volume: VolumeId) -> PathBuf {
+        match self {
+            Self::Copy(pool) => pool.database(volume),
+            Self::Btrfs(pool) => pool.database(volume),
         }
     }
 

@@ -65,15 +65,23 @@ pub fn of_file_system(folder: &Path) -> io::Result<(u64, u64)> {
     Ok((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
 }
 
-/// Bytes used and limit of a quota group. `None` where there is none.
+/// Bytes used and limit of a quota group, by its number: the level in the highest 16 bits. `None` where
+/// there is none.
 #[must_use]
-pub fn quota(fsid: Uuid, subvolume: u64) -> Option<(u64, Option<u64>)> {
-    let group = sysfs(fsid).join(format!("qgroups/0_{subvolume}"));
+pub fn quota(fsid: Uuid, group: u64) -> Option<(u64, Option<u64>)> {
+    let (level, id) = (group >> 48, group & 0xffff_ffff_ffff);
+    let group = sysfs(fsid).join(format!("qgroups/{level}_{id}"));
     let limit = number(&group.join("max_referenced"))?;
     // What is written and has no blocks on the disk yet.
     let reserved = number(&group.join("rsv_data")).unwrap_or(0);
     let used = number(&group.join("referenced"))? + reserved;
     Some((used, (limit > 0).then_some(limit)))
+}
+
+/// Whether bytes are charged to the subvolume that wrote them.
+#[must_use]
+pub fn has_simple_quotas(fsid: Uuid) -> bool {
+    fs::read_to_string(sysfs(fsid).join("qgroups/mode")).is_ok_and(|mode| mode.trim() == "squota")
 }
 
 fn sysfs(fsid: Uuid) -> PathBuf {

@@ -9,8 +9,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{deferred_link::DeferredLink, keyed_mutex::KeyedMutex};
-use crate::images::{DiffId, UnpackedLayer};
+use super::deferred_link::DeferredLink;
+use crate::{
+    images::{DiffId, UnpackedLayer},
+    runner::keyed_mutex::KeyedMutex,
+};
 
 /// The marker of an unpacked layer.
 #[derive(Serialize, Deserialize)]
@@ -46,7 +49,7 @@ impl LayerMarker {
 pub(super) fn sync_layers(
     folder: &Path,
     boot: &str,
-    layer_locks: &KeyedMutex,
+    layer_locks: &KeyedMutex<DiffId>,
     layers: &mpsc::Receiver<DiffId>,
 ) {
     while let Ok(layer) = layers.recv() {
