@@ -46,6 +46,13 @@ pub enum EventKind {
     TaskCancelled,
     /// The data has the task and its state.
     TaskEnded,
+    /// The data has the snapshot's id, name and cause.
+    SnapshotCreated,
+    /// A snapshot could not be taken or restored; the data has its id and the failure.
+    SnapshotFailed,
+    SnapshotDeleted,
+    /// The data has the restored snapshot and the one of the state before (`before`).
+    SnapshotRestored,
 }
 
 /// Event.

@@ -47,6 +47,8 @@ pub struct ObservedStatus {
     /// Newest generation whose desired state was reached; 0 before the first.
     pub generation: i64,
     pub container: ContainerState,
+    /// A snapshot is being restored.
+    pub restoring: bool,
     /// The last attempt failed. It is retried: an error is a phase, not an end.
     pub failed: bool,
 }
@@ -57,6 +59,9 @@ impl Phase {
     pub fn compute(desired_state: DesiredState, generation: i64, observed: ObservedStatus) -> Self {
         if observed.failed {
             return Self::Error;
+        }
+        if observed.restoring && desired_state != DesiredState::Terminated {
+            return Self::Updating;
         }
         let reached = observed.generation == generation;
         match (desired_state, observed.container) {
@@ -96,7 +101,7 @@ mod tests {
             ObservedStatus {
                 generation: observed,
                 container,
-                failed: false,
+                ..ObservedStatus::default()
             },
         )
     }
@@ -126,6 +131,23 @@ mod tests {
     }
 
     #[test]
+    fn a_restore_is_an_update_until_it_is_done_or_the_sandbox_is_terminated() {
+        for (desired_state, expected) in [
+            (DesiredState::Running, Phase::Updating),
+            (DesiredState::Stopped, Phase::Updating),
+            (DesiredState::Terminated, Phase::Terminating),
+        ] {
+            let observed = ObservedStatus {
+                generation: 1,
+                container: ContainerState::Stopped,
+                restoring: true,
+                ..ObservedStatus::default()
+            };
+            assert_eq!(Phase::compute(desired_state, 2, observed), expected);
+        }
+    }
+
+    #[test]
     fn a_failed_attempt_is_an_error_whatever_the_desired_state() {
         for desired_state in [
             DesiredState::Running,
@@ -136,6 +158,7 @@ mod tests {
                 generation: 1,
                 container: ContainerState::Running,
                 failed: true,
+                restoring: true,
             };
             assert_eq!(Phase::compute(desired_state, 2, observed), Phase::Error);
         }

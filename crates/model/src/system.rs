@@ -17,6 +17,9 @@ pub struct RegionInfo {
     /// Whether the last check of the region succeeded. A project can be created in an unhealthy region: it
     /// starts when the region is healthy again.
     pub healthy: bool,
+    /// Whether its projects have snapshots.
+    #[serde(default)]
+    pub snapshots: bool,
 }
 
 /// Result of a check.

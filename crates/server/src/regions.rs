@@ -37,6 +37,7 @@ impl Health {
             .map(|region| RegionInfo {
                 name: region.name.clone(),
                 kind: region.driver.capabilities().driver.to_owned(),
+                snapshots: region.driver.capabilities().snapshots,
                 default: region.name == regions.default_name(),
                 healthy: cached.get(&region.name).is_some_and(|(_, healthy)| *healthy),
             })

@@ -31,6 +31,7 @@ pub mod prefer;
 mod projects;
 mod regions;
 mod sandbox;
+mod snapshots;
 mod sse;
 mod system;
 mod tasks;
@@ -62,6 +63,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(keys::routes())
         .merge(projects::routes())
         .merge(sandbox::routes())
+        .merge(snapshots::routes())
         .merge(members::routes())
         .merge(environment::routes())
         .merge(events::routes())

@@ -77,6 +77,12 @@ impl Wait {
         Ok(response)
     }
 
+    /// The client's limit for a wait; the longest possible without the preference.
+    #[must_use]
+    pub fn limit(self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(MAX_SECONDS))
+    }
+
     /// Waits for the desired state, up to the client's limit.
     ///
     /// # Errors

@@ -11,5 +11,6 @@ pub mod environment;
 pub mod git;
 pub mod lifecycle;
 pub mod share;
+pub mod snapshots;
 pub mod status;
 pub mod validate;

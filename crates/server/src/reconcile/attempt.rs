@@ -22,6 +22,7 @@ use super::{
     execute::{Execution, StepProgress},
     observe::{self, Observation},
     plan,
+    restore::{self, Interrupted},
     stages::Stages,
     step::StepKind,
     watch,
@@ -121,6 +122,17 @@ impl<'a> Attempt<'a> {
                 format!("The region {name:?} is not configured on this server; add it to its settings."),
             )));
         };
+        if let Some(restore) = self.claim.sandbox.restore {
+            // A restore that is done begins a new attempt, with the row as it is then.
+            return match restore::run(self.shared, region, self.claim, restore).await {
+                Ok(()) => Err(Interruption::Superseded),
+                Err(Interrupted::Failed(failure)) => {
+                    self.observe_after_failure(region).await;
+                    Ok(Outcome::Failed(failure))
+                }
+                Err(Interrupted::Store(error)) => Err(error.into()),
+            };
+        }
         let mut unstuck = false;
         for _ in 0..MAX_ROUNDS {
             self.shared.take_requeue(self.claim.sandbox.id);
@@ -424,6 +436,7 @@ impl<'a> Attempt<'a> {
                 row.observed_generation
             },
             container: self.container,
+            restoring: row.restore.is_some(),
             failed,
         };
         Phase::compute(row.desired_state, row.generation, settled)

@@ -2,8 +2,9 @@
 //!
 //! A [`Worker`] claims due sandboxes, one lease each, and works on several concurrently: it observes ([`observe`]),
 //! plans ([`plan`]), applies ([`execute`], [`apply_step`]) and writes the result ([`lease_worker`]). It also follows
-//! running sandboxes ([`watch`]), accepts requeues ([`requeue`]), removes the rest of deleted projects ([`removal`])
-//! and destroys sandboxes that are in no row ([`orphans`]).
+//! running sandboxes ([`watch`]), accepts requeues ([`requeue`]), removes the rest of deleted projects ([`removal`]),
+//! destroys sandboxes that are in no row ([`orphans`]), and takes and deletes snapshots ([`snapshots`]). The restore
+//! of a snapshot is the first part of an attempt ([`restore`]).
 //!
 //! Any number of processes may work on one control database. The rows make that safe:
 //! see [`crate::store::leases`] and [`crate::store::observed`].
@@ -23,7 +24,9 @@ mod readiness;
 mod removal;
 mod repository;
 mod requeue;
+mod restore;
 pub mod retention;
+mod snapshots;
 mod spec;
 pub mod stages;
 pub mod step;

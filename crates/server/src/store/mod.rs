@@ -33,6 +33,8 @@ pub mod requeue;
 pub mod retention;
 pub mod sandboxes;
 pub mod sessions;
+pub mod snapshot_leases;
+pub mod snapshots;
 pub mod tasks;
 pub mod tokens;
 pub mod users;

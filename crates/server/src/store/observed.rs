@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     Store, enum_text,
     leases::{Claim, Lease},
+    sandboxes::Restore,
 };
 use crate::store::events::PendingEvent;
 
@@ -246,6 +247,45 @@ pub async fn report_lost_database(
         .bind(query)
         .bind(enum_text(&DatabaseStatus::Lost))
         .bind(claim.lease.id)
+        .fetch_one(&store.pool)
+        .await?
+        .try_get(0)
+}
+
+/// Records that the requested restore is done, or given up, with an event. The row's restore must still be the
+/// claimed one. False where the lease is lost.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn finish_restore(
+    store: &Store,
+    claim: &Claim,
+    restore: Restore,
+    pending_event: Option<PendingEvent>,
+) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(
+        "with mine as (
+             update sandboxes set restore_snapshot = null, restore_before = null, failure = null, attempts = 0,
+                    updated_at = now()
+             where id = $3 and lease_id = $7 and restore_snapshot = $8 returning id),
+         -- The snapshot of the state before, where it was not taken.
+         unneeded as (
+             update snapshots set deleted_at = now(), next_attempt_at = now() from mine
+             where snapshots.id = $9 and state = 'creating' and deleted_at is null),
+         new_events as (
+             insert into events (project_id, owner_id, sandbox_id, kind, message, data)
+             select $1, $2, $3, e.kind, e.message, e.data
+             from mine, unnest($4::text[], $5::text[], $6::jsonb[]) as e(kind, message, data))
+         select exists (select 1 from mine)",
+    )
+    .bind(claim.project.id.0)
+    .bind(claim.project.owner.0)
+    .bind(claim.sandbox.id.0);
+    Columns::new(pending_event.into_iter().collect())
+        .bind(query)
+        .bind(claim.lease.id)
+        .bind(restore.snapshot.0)
+        .bind(restore.before.0)
         .fetch_one(&store.pool)
         .await?
         .try_get(0)

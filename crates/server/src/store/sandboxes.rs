@@ -3,9 +3,10 @@
 use chrono::{DateTime, Utc};
 use fsa_model::{
     Condition, ContainerState, DesiredState, Failure, Phase, ProjectId, ResourceName, SandboxId, SandboxRef,
-    VolumeId, phase::ObservedStatus, sandboxd::Status,
+    SnapshotId, VolumeId, phase::ObservedStatus, sandboxd::Status,
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
 
 use super::{
     Store, branches::BranchRow, enum_column, enum_text, json_column, optional_json_column, parsed_column,
@@ -36,6 +37,15 @@ pub struct SandboxRow {
     pub observed_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    pub restore: Option<Restore>,
+}
+
+/// A requested restore that is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restore {
+    pub snapshot: SnapshotId,
+    /// The snapshot that keeps the state before the restore.
+    pub before: SnapshotId,
 }
 
 /// The columns of [`SandboxRow`] of the table `s`.
@@ -46,7 +56,8 @@ macro_rules! columns {
          s.restarts as s_restarts, s.observed_generation as s_observed_generation, \
          s.container as s_container, s.conditions as s_conditions, s.failure as s_failure, \
          s.attempts as s_attempts, s.next_attempt_at as s_next_attempt_at, s.status as s_status, \
-         s.observed_at as s_observed_at, s.created_at as s_created_at, s.updated_at as s_updated_at"
+         s.observed_at as s_observed_at, s.created_at as s_created_at, s.updated_at as s_updated_at, \
+         s.restore_snapshot as s_restore_snapshot, s.restore_before as s_restore_before"
     };
 }
 pub(crate) use columns;
@@ -72,6 +83,13 @@ impl<'r> FromRow<'r, PgRow> for SandboxRow {
             observed_at: row.try_get("s_observed_at")?,
             created_at: row.try_get("s_created_at")?,
             updated_at: row.try_get("s_updated_at")?,
+            restore: row
+                .try_get::<Option<Uuid>, _>("s_restore_snapshot")?
+                .zip(row.try_get::<Option<Uuid>, _>("s_restore_before")?)
+                .map(|(snapshot, before)| Restore {
+                    snapshot: SnapshotId(snapshot),
+                    before: SnapshotId(before),
+                }),
         })
     }
 }
@@ -85,6 +103,7 @@ impl SandboxRow {
             ObservedStatus {
                 generation: self.observed_generation,
                 container: self.container,
+                restoring: self.restore.is_some(),
                 failed: self.failure.is_some(),
             },
         )
@@ -281,6 +300,29 @@ pub async fn set_desired_state(
     .bind(sandbox.0)
     .bind(enum_text(&desired_state))
     .bind(i32::from(restart))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Writes that a snapshot is to be restored, as a part of a new generation of the desired state.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set_restore(
+    tx: &mut PgConnection,
+    sandbox: SandboxId,
+    snapshot: SnapshotId,
+    before: SnapshotId,
+) -> Result<()> {
+    sqlx::query(
+        "update sandboxes set restore_snapshot = $2, restore_before = $3, generation = generation + 1,
+                updated_at = now()
+         where id = $1 and desired_state <> 'terminated'",
+    )
+    .bind(sandbox.0)
+    .bind(snapshot.0)
+    .bind(before.0)
     .execute(tx)
     .await?;
     Ok(())

@@ -122,6 +122,12 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("put /api/projects/{project}/ports/{port}", In(Admin), r#"{"sharing": "private"}"#),
     ("post /api/projects/{project}/exec", In(Editor), r#"{"command": ["true"]}"#),
     ("get /api/projects/{project}/exec", In(Editor), ""),
+    ("get /api/projects/{project}/snapshots", In(Viewer), ""),
+    ("post /api/projects/{project}/snapshots", In(Editor), ""),
+    ("get /api/projects/{project}/snapshots/{snapshot}", In(Viewer), ""),
+    ("delete /api/projects/{project}/snapshots/{snapshot}", In(Editor), ""),
+    ("get /api/projects/{project}/snapshots/{snapshot}/diff", In(Viewer), ""),
+    ("post /api/projects/{project}/snapshots/{snapshot}/restore", In(Editor), ""),
     ("get /api/projects/{project}/files", In(Viewer), ""),
     ("put /api/projects/{project}/files", In(Editor), ""),
     ("delete /api/projects/{project}/files", In(Editor), ""),
@@ -316,6 +322,16 @@ impl Scene {
                     .await;
                 fixtures.insert("task", text(&task.expect(201).json()["id"]));
             }
+            if operation.contains("{snapshot}") {
+                let id = uuid::Uuid::now_v7();
+                self.world.database.sql(&format!(
+                    "insert into snapshots (id, project_id, volume_id, sandbox_id, resource, cause, state)
+                     select '{id}', p.id, p.id, s.id, s.resource, 'manual', 'ready'
+                     from projects p join sandboxes s on s.project_id = p.id where p.id = '{}'",
+                    text(&project["id"])
+                ));
+                fixtures.insert("snapshot", id.to_string());
+            }
             fixtures.insert("project", text(&project["id"]));
         }
         if operation.contains("{token}") {
@@ -412,6 +428,8 @@ async fn try_operation(
     }
     let method: Method = method.to_uppercase().parse().unwrap();
     let body = (!body.is_null()).then_some(&body);
+    // No worker takes snapshots here.
+    let client = client.with("prefer", "wait=0");
     client.send(method, &path, body).await.status.as_u16()
 }
 

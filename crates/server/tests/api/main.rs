@@ -21,6 +21,7 @@ mod quotas;
 mod relay;
 mod retention;
 mod sharing;
+mod snapshots;
 mod surface;
 mod system;
 mod tokens;

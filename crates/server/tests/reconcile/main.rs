@@ -10,5 +10,6 @@ mod faults;
 mod lifecycle;
 mod repairs;
 mod scene;
+mod snapshots;
 mod sweeps;
 mod watch;

@@ -202,7 +202,7 @@ impl Scene {
 
     /// Expires all leases at once.
     pub fn expire_leases(&self) {
-        for table in ["sandboxes", "branches"] {
+        for table in ["sandboxes", "branches", "snapshots"] {
             self.world.database.sql(&format!(
                 "update {table} set lease_until = now() - interval '1 second' where lease_until is not null"
             ));
@@ -292,6 +292,9 @@ impl Scene {
         for volume in driver.volumes() {
             assert!(volumes.contains(&volume.to_string()), "a volume without a branch");
         }
+        let snapshots = of_rows("select id from snapshots where state = 'ready'");
+        let taken: BTreeSet<String> = driver.all_snapshots().iter().map(ToString::to_string).collect();
+        assert_eq!(taken, snapshots, "snapshots and their rows");
         assert_eq!(driver.log.overlaps(), BTreeSet::new());
         assert_eq!(databases.log.overlaps(), BTreeSet::new());
     }
