@@ -8,6 +8,7 @@ mod git;
 mod project;
 mod sandbox;
 mod server;
+mod snapshot;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use fsa_model::sharing::ProjectRole;
@@ -19,6 +20,7 @@ pub use self::{
     project::{Db, Env, Events, Lifecycle, Project, ProjectCreate, ProjectSet},
     sandbox::{Cp, Debug, Exec, Logs, Open, Port, Terminal},
     server::{Image, Keys, ServerKeys, Shutdown},
+    snapshot::{Restore, Snapshot},
 };
 
 /// Sandboxes with a terminal, a database, a coding agent and a URL, in well under a second.
@@ -107,6 +109,11 @@ pub enum ClientCommand {
     Stop(Lifecycle),
     /// Restart a project's sandbox
     Restart(Lifecycle),
+    /// Take, list, show, compare and delete snapshots of a project
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// Restore a snapshot: its files and database replace the present ones, which are kept as a snapshot
+    Restore(Restore),
     /// Run a command in a project's sandbox, and exit with its exit code
     Exec(Exec),
     /// Open a terminal in a project's sandbox; Ctrl-] detaches, and the session keeps running

@@ -22,6 +22,7 @@ mod project;
 mod serve;
 mod share;
 mod shutdown;
+mod snapshot;
 mod task;
 mod terminal;
 mod token;
@@ -127,6 +128,8 @@ async fn client(client: &Client, command: ClientCommand, json: bool) -> Outcome 
         ClientCommand::Start(arguments) => lifecycle::run(client, "start", &arguments, json).await,
         ClientCommand::Stop(arguments) => lifecycle::run(client, "stop", &arguments, json).await,
         ClientCommand::Restart(arguments) => lifecycle::run(client, "restart", &arguments, json).await,
+        ClientCommand::Snapshot(command) => snapshot::run(client, command, json).await,
+        ClientCommand::Restore(arguments) => snapshot::restore(client, &arguments, json).await,
         ClientCommand::Exec(exec) => exec::run(client, exec, json).await,
         ClientCommand::Terminal(terminal) => terminal::run(client, &terminal).await,
         ClientCommand::Open(open) => open::run(client, &open, json).await,

@@ -1,0 +1,208 @@
+//! `fsa snapshot` and `fsa restore`: snapshots of a project's files and database.
+
+use fsa_model::{
+    api::{Page, Sandbox},
+    snapshot::{ChangeKind, CreateSnapshot, FileChange, Snapshot, SnapshotDiff, SnapshotState},
+};
+use futures_util::TryStreamExt as _;
+use reqwest::Method;
+
+use super::lifecycle;
+use crate::{
+    args,
+    client::{Client, encode},
+    failure::{Failure, Outcome},
+    output,
+};
+
+pub async fn run(client: &Client, command: args::Snapshot, json: bool) -> Outcome {
+    match command {
+        args::Snapshot::Create { project, name } => {
+            let request = CreateSnapshot { name };
+            let taken: Snapshot = client.send(Method::POST, &path(&project), &request).await?;
+            let taken = until_taken(client, &project, taken).await?;
+            output::print(json, &taken, |taken| {
+                output::line(&format!("{} is taken", title(taken)))
+            });
+        }
+        args::Snapshot::List { project } => {
+            let page: Page<Snapshot> = client.get(&path(&project)).await?;
+            output::print(json, &page, |page| list(&page.items));
+        }
+        args::Snapshot::Show { project, snapshot } => {
+            let snapshot: Snapshot = client.get(&one(&project, &snapshot)).await?;
+            output::print(json, &snapshot, show);
+        }
+        args::Snapshot::Diff {
+            project,
+            snapshot,
+            to,
+        } => {
+            let to = to.map(|to| format!("?to={}", encode(&to))).unwrap_or_default();
+            let path = format!("{}/diff{to}", one(&project, &snapshot));
+            let found: SnapshotDiff = client.get(&path).await?;
+            output::print(json, &found, diff);
+        }
+        args::Snapshot::Delete { project, snapshot } => {
+            let path = one(&project, &snapshot);
+            let deleted: Snapshot = client.send(Method::DELETE, &path, &()).await?;
+            output::print(json, &deleted, |deleted| {
+                output::line(&format!("{} is being deleted", title(deleted)));
+            });
+        }
+    }
+    Ok(0)
+}
+
+pub async fn restore(client: &Client, arguments: &args::Restore, json: bool) -> Outcome {
+    let path = format!("{}/restore", one(&arguments.project, &arguments.snapshot));
+    let mut sandbox: Sandbox = client.send(Method::POST, &path, &()).await?;
+    if !arguments.no_wait {
+        let before = sandbox.stages.clone();
+        let project = encode(&arguments.project);
+        sandbox = lifecycle::settle(client, &project, sandbox, &before, json).await?;
+        if !json {
+            output::notice("the state before the restore is kept as a snapshot");
+        }
+    }
+    output::print(json, &sandbox, |sandbox| {
+        lifecycle::show(&arguments.project, sandbox)
+    });
+    Ok(0)
+}
+
+fn path(project: &str) -> String {
+    format!("/api/projects/{}/snapshots", encode(project))
+}
+
+fn one(project: &str, snapshot: &str) -> String {
+    format!("{}/{}", path(project), encode(snapshot))
+}
+
+/// Waits for a snapshot that takes longer than the server's response.
+async fn until_taken(client: &Client, project: &str, mut snapshot: Snapshot) -> Result<Snapshot, Failure> {
+    let (path, events) = (
+        one(project, &snapshot.id.to_string()),
+        format!("/api/projects/{}/events?tail=true", encode(project)),
+    );
+    while snapshot.state == SnapshotState::Creating {
+        let mut events = client.events(&events, None).await?;
+        // For changes before the stream was open.
+        snapshot = client.get(&path).await?;
+        while snapshot.state == SnapshotState::Creating && events.try_next().await?.is_some() {
+            snapshot = client.get(&path).await?;
+        }
+    }
+    match &snapshot.error {
+        Some(failure) if snapshot.state == SnapshotState::Failed => {
+            Err(Failure::failed(failure.message.clone()))
+        }
+        _ => Ok(snapshot),
+    }
+}
+
+fn title(snapshot: &Snapshot) -> String {
+    match &snapshot.name {
+        Some(name) => format!("snapshot {name} ({})", snapshot.id),
+        None => format!("snapshot {}", snapshot.id),
+    }
+}
+
+fn list(snapshots: &[Snapshot]) {
+    let row = |snapshot: &Snapshot| {
+        vec![
+            snapshot.id.to_string(),
+            snapshot.name.clone().unwrap_or_default(),
+            word(&snapshot.cause),
+            word(&snapshot.state),
+            output::age(snapshot.created_at),
+            snapshot.bytes.map(megabytes).unwrap_or_default(),
+            snapshot
+                .database
+                .as_ref()
+                .map(|database| megabytes(database.bytes))
+                .unwrap_or_default(),
+        ]
+    };
+    output::table(
+        &["ID", "NAME", "CAUSE", "STATE", "AGE", "SIZE", "DATABASE"],
+        snapshots.iter().map(row),
+    );
+}
+
+fn show(snapshot: &Snapshot) {
+    output::line(&format!(
+        "{}  {}  {}",
+        title(snapshot),
+        word(&snapshot.state),
+        word(&snapshot.cause)
+    ));
+    let by = snapshot.created_by.as_deref().map(|login| format!(" by {login}"));
+    output::line(&format!(
+        "created {}{}",
+        snapshot.created_at.to_rfc3339(),
+        by.unwrap_or_default()
+    ));
+    if let Some(bytes) = snapshot.bytes {
+        output::line(&format!("size {}", megabytes(bytes)));
+    }
+    if let Some(database) = &snapshot.database {
+        output::line(&format!(
+            "database PostgreSQL {}, {}",
+            database.version,
+            megabytes(database.bytes)
+        ));
+    }
+    if let Some(error) = &snapshot.error {
+        output::line(&format!("error: {error}"));
+    }
+}
+
+fn diff(found: &SnapshotDiff) {
+    for change in &found.files.changes {
+        output::line(&format!(
+            "{} {}{}",
+            sign(change.change),
+            change.path,
+            sizes(change)
+        ));
+    }
+    let more = if found.files.truncated {
+        "; the list is incomplete"
+    } else {
+        ""
+    };
+    output::notice(&format!(
+        "{} added, {} changed, {} removed{more}",
+        found.files.added, found.files.changed, found.files.removed
+    ));
+}
+
+/// As `git diff --name-status` has it.
+const fn sign(change: ChangeKind) -> &'static str {
+    match change {
+        ChangeKind::Added => "A",
+        ChangeKind::Changed => "M",
+        ChangeKind::Removed => "D",
+    }
+}
+
+fn sizes(change: &FileChange) -> String {
+    match (change.size_before, change.size) {
+        (Some(before), Some(now)) if before != now => format!(" ({before} to {now} bytes)"),
+        (None, Some(bytes)) | (Some(bytes), None) => format!(" ({bytes} bytes)"),
+        _ => String::new(),
+    }
+}
+
+/// The name of a variant in the API.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1_000_000))
+}
