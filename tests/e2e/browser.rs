@@ -194,6 +194,13 @@ async fn a_person_commits_pushes_pulls_and_resolves_a_conflict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_creates_a_snapshot_and_restores_it() {
+    let mut world = World::start(&[]);
+    run_story(&mut world, "snapshots", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_creates_a_project_in_another_region_and_sees_its_stages() {
     let namespace = Namespace::new().with_postgres();
     let more = format!("reach = \"direct\"\n{}", namespace.databases());

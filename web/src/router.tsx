@@ -12,7 +12,7 @@ import { me } from "./api/queries";
 import { Failed, NotFound, Root } from "./shell/Root";
 import { Shell } from "./shell/Shell";
 
-export const views = ["preview", "files", "git", "tasks", "logs", "activity", "environment", "database", "settings", "terminal"] as const;
+export const views = ["preview", "files", "git", "tasks", "logs", "activity", "environment", "database", "snapshots", "settings", "terminal"] as const;
 export type View = (typeof views)[number];
 
 const root = createRootRouteWithContext<{ queries: QueryClient }>()({

@@ -1,6 +1,7 @@
 // Queries and mutations of the screens. Events invalidate queries by the keys given here (events.ts).
 import { notifications } from "@mantine/notifications";
-import { queryOptions, useMutation, useQueryClient } from "@tanstack/react-query";
+import { queryOptions, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { randomId } from "../logic/randomId";
 import { isFinished } from "../logic/task";
 import { discardUnsavedOf, projectsWithUnsaved } from "../logic/unsaved";
 import { type Project, type Schemas, api, data, errorMessage, readApiError, send } from "./client";
@@ -150,6 +151,49 @@ export const taskDiff = (id: string, task: string) =>
     staleTime: Number.POSITIVE_INFINITY,
   });
 
+/** The snapshots of a project, newest first. */
+export const snapshots = (id: string) =>
+  queryOptions({
+    queryKey: ["project", id, "snapshots"],
+    queryFn: async () => {
+      const all: Schemas["Snapshot"][] = [];
+      let cursor: string | undefined;
+      for (let page = 0; page < maxPages; page++) {
+        const result = await data(api.GET("/api/projects/{project}/snapshots", { params: { path: { project: id }, query: { cursor } } }));
+        all.push(...result.items);
+        if (!result.nextCursor) break;
+        cursor = result.nextCursor;
+      }
+      return all;
+    },
+  });
+
+/** Files that changed after a snapshot. File changes have no events, so it is read each time it is shown. */
+export const snapshotDiff = (id: string, snapshot: string) =>
+  queryOptions({
+    queryKey: ["snapshot-diff", id, snapshot],
+    queryFn: () => data(api.GET("/api/projects/{project}/snapshots/{snapshot}/diff", { params: { path: { project: id, snapshot } } })),
+    gcTime: 0,
+    retry: false,
+  });
+
+/** Creates a snapshot. The key lets the server recognize a request that is sent twice. */
+export function useCreateSnapshot() {
+  const queries = useQueryClient();
+  return useMutation({
+    mutationFn: ({ project, name }: { project: string; name?: string }) =>
+      data(
+        api.POST("/api/projects/{project}/snapshots", {
+          params: { path: { project }, header: { "Idempotency-Key": randomId() } },
+          body: { name },
+        }),
+      ),
+    onSuccess: ({ state }) => notifications.show({ message: state === "creating" ? "Creating the snapshot…" : "Snapshot created." }),
+    onSettled: (_data, _error, { project }) => queries.invalidateQueries({ queryKey: snapshots(project).queryKey }),
+    onError: notifyError,
+  });
+}
+
 export const tokens = queryOptions({ queryKey: ["tokens"], queryFn: () => data(api.GET("/api/tokens")) });
 export const sessions = queryOptions({ queryKey: ["sessions"], queryFn: () => data(api.GET("/api/auth/sessions")) });
 export const users = queryOptions({ queryKey: ["users"], queryFn: () => data(api.GET("/api/users")) });
@@ -165,6 +209,11 @@ export const images = queryOptions({
 });
 /** The regions in which projects can be created. */
 export const regions = queryOptions({ queryKey: ["regions"], queryFn: () => data(api.GET("/api/regions")), staleTime: 10_000 });
+
+/** Whether the projects of a region have snapshots; undefined until it is known. Constant until the server is replaced. */
+export const useHasSnapshots = (region: string | undefined) =>
+  useQuery({ ...regions, staleTime: Number.POSITIVE_INFINITY }).data?.items.find(({ name }) => name === region)?.snapshots;
+
 /** The agents that can run tasks, the default first. Constant until the server is replaced. */
 export const agents = queryOptions({
   queryKey: ["agents"],

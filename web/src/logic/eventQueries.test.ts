@@ -12,6 +12,7 @@ it("a project is gone when it is deleted or no longer shared", () => {
 
 it("an event makes the queries stale that it concerns", () => {
   for (const kind of kinds) expect(staleQueries({ kind, projectId: "p" }).slice(0, 2)).toEqual([["projects"], ["project", "p"]]);
+  expect(staleQueries({ kind: "snapshotRestored", projectId: "p" })).toEqual([["projects"], ["project", "p"], ["files", "p"], ["git", "p"]]);
   // Members are shown with the details; the server reports their change as a change of the project.
   expect(kinds.filter(details).sort()).toEqual(["databaseCreated", "databaseDropped", "databaseLost", "environmentChanged", "projectChanged", "shareEnded"]);
 });

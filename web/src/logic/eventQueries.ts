@@ -12,5 +12,7 @@ export const endsAccess = (event: Event) => event.kind === "projectDeleted" || e
 /** Keys of the queries, with all below them. */
 export function staleQueries(event: Event): (string | null | undefined)[][] {
   const keys = [["projects"], ["project", event.projectId]];
+  // Other changes of files have no events.
+  if (event.kind === "snapshotRestored") keys.push(["files", event.projectId], ["git", event.projectId]);
   return changesDetails.has(event.kind) ? [...keys, ["project-details", event.projectId]] : keys;
 }

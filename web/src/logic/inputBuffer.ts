@@ -1,6 +1,7 @@
 // Terminal input with client-side deduplication: typed bytes are kept until the session acknowledges them, so that
 // a lost connection neither loses nor repeats input. The protocol is described in crates/model/src/tty.rs; this is
 // the client's half.
+import { randomId } from "./randomId";
 
 /** Bytes that are kept at most; more than a large paste that a busy program does not read. */
 const maxBuffered = 4 * 1024 * 1024;
@@ -11,13 +12,8 @@ const text = new TextEncoder();
 /** The message type INPUT of ttyd's protocol. */
 const inputType = 0x30;
 
-/** A unique client id. `randomUUID` exists only in secure contexts. */
-function clientId(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 export class InputBuffer {
-  readonly client = clientId();
+  readonly client = randomId();
   /** The input from the sequence number `first` on. */
   private chunks: Uint8Array[] = [];
   private first = 0;

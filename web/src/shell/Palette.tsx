@@ -4,7 +4,7 @@ import { IconSearch } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { type KeyboardEvent, useState } from "react";
-import { me, project as projectQuery, projects, useLifecycleAction } from "../api/queries";
+import { me, project as projectQuery, projects, useCreateSnapshot, useHasSnapshots, useLifecycleAction } from "../api/queries";
 import { fuzzyFilter } from "../logic/fuzzy";
 import { hasRole, projectSlug } from "../logic/role";
 import { canStart, canStop, phaseStatus } from "../logic/status";
@@ -25,7 +25,9 @@ export default function Palette({ close }: { close: () => void }) {
   // As the workspace shows it; the list may have an earlier phase.
   const currentProject = useQuery({ ...projectQuery(current ?? ""), enabled: current !== undefined }).data;
   const currentUser = useQuery(me).data;
+  const hasSnapshots = useHasSnapshots(currentProject?.region);
   const lifecycle = useLifecycleAction();
+  const createSnapshot = useCreateSnapshot();
   const [query, setQuery] = useState("");
   const [selected, setSelected] = useState(0);
 
@@ -48,6 +50,16 @@ export default function Palette({ close }: { close: () => void }) {
     if (canEdit && canStart(phase)) add("Start sandbox", "start");
     if (canEdit && canStop(phase)) add("Stop sandbox", "stop");
     if (canEdit && phase === "RUNNING") add("Restart sandbox", "restart");
+    if (canEdit && hasSnapshots) {
+      commands.push({
+        title: "Create snapshot",
+        detail: currentProject.name,
+        run: () => {
+          createSnapshot.mutate({ project: currentProject.id });
+          void navigate({ to: "/p/$project", params: { project: current }, search: { view: "snapshots" } });
+        },
+      });
+    }
   }
   for (const project of all) {
     commands.push({

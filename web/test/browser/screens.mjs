@@ -6,7 +6,7 @@ import { api, check, fileServer, openTerminal, put, run, screenshot, sees, signI
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const sizes = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 }, wide: { width: 2560, height: 1440 } };
-const views = ["preview", "files", "git", "tasks", "logs", "activity", "environment", "database", "settings"];
+const views = ["preview", "files", "git", "tasks", "logs", "activity", "environment", "database", "snapshots", "settings"];
 
 const greeting = "// Says hello.\nexport function greet(name: string, times = 1): string {\n  return `Hello ${name}! `.repeat(times);\n}\n";
 const page3000 = `<!doctype html><meta charset=utf-8><title>Notes</title>
@@ -64,6 +64,8 @@ await run(async ({ newPage }) => {
     const { sandbox } = await api("GET", "/api/projects/notes");
     return sandbox?.status === "RUNNING" && sandbox.ports.some((port) => port.port === 3000);
   });
+  for (const name of ["before the upgrade", undefined]) await api("POST", "/api/projects/notes/snapshots", { name });
+  await put("notes", "src/app.ts", `${greeting}export const version = 2;\n`);
   await until("the error", async () => (await api("GET", "/api/projects/broken")).sandbox?.status === "ERROR");
 
   for (const [size, viewport] of widths) {
@@ -107,12 +109,22 @@ await run(async ({ newPage }) => {
         if (view === "git") await page.getByText("Not a git repository").waitFor();
         if (view === "tasks") await page.getByLabel("Prompt").waitFor();
         if (view === "database") await page.getByRole("cell", { name: "notes", exact: true }).waitFor();
+        if (view === "snapshots") {
+          await page.getByRole("button", { name: "Changes since before the upgrade" }).click();
+          await page.locator('[data-change="changed"]', { hasText: "app.ts" }).waitFor();
+        }
         if (view === "activity") await page.getByRole("list", { name: "Events" }).getByRole("listitem").first().waitFor();
         if (view === "logs") await page.getByText("Listening on port 3000").first().waitFor();
         if (view === "environment") await page.getByRole("button", { name: "Paste .env" }).waitFor();
         if (view === "environment") await page.getByText("API_KEY").first().waitFor();
         if (view === "settings") await page.getByRole("button", { name: "Delete project" }).waitFor();
         await inspectScreen(view);
+        if (view === "snapshots") {
+          await page.getByRole("button", { name: "Restore before the upgrade" }).click();
+          await page.getByRole("dialog", { name: "Restore snapshot?" }).getByRole("list", { name: "Effects" }).waitFor();
+          await inspectScreen("restore");
+          await page.getByRole("button", { name: "Cancel" }).click();
+        }
         if (view === "files") {
           await page.getByRole("textbox", { name: "Content of src/app.ts" }).click();
           await page.keyboard.type("// unsaved");

@@ -24,10 +24,11 @@ const screens: Record<Exclude<View, "terminal">, React.LazyExoticComponent<React
   activity: lazy(() => import("./Activity")),
   environment: lazy(() => import("./Environment")),
   database: lazy(() => import("./Database")),
+  snapshots: lazy(() => import("./Snapshots")),
   settings: lazy(() => import("./Settings")),
 };
 /** Views that work without a running sandbox. */
-const availableWhenStopped: View[] = ["tasks", "activity", "environment", "database", "settings"];
+const availableWhenStopped: View[] = ["tasks", "activity", "environment", "database", "snapshots", "settings"];
 const minWidth = 20;
 const maxWidth = 80;
 

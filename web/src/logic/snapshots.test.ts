@@ -1,0 +1,36 @@
+import { expect, it } from "vitest";
+import { byDay, restoreEffects, shownPath, snapshotTitle } from "./snapshots";
+
+const at = (createdAt: string) => ({ createdAt });
+
+it("snapshots are grouped by local day", () => {
+  const now = new Date(2026, 10, 29, 12);
+  const times = [new Date(2026, 10, 29, 11), new Date(2026, 10, 29, 0, 1), new Date(2026, 10, 28, 23, 59), new Date(2026, 10, 2)];
+  const groups = byDay(times.map((time) => at(time.toISOString())), now);
+  expect(groups.map(({ day, snapshots }) => [day, snapshots.length])).toEqual([
+    ["Today", 2],
+    ["Yesterday", 1],
+    [new Date(2026, 10, 2).toLocaleDateString(undefined, { dateStyle: "medium" }), 1],
+  ]);
+  expect(byDay([], now)).toEqual([]);
+});
+
+it("a snapshot without a name is identified by its time", () => {
+  expect(snapshotTitle({ name: "before the upgrade", createdAt: "2026-11-29T12:00:00Z" })).toBe("before the upgrade");
+  expect(snapshotTitle({ createdAt: "2026-11-29T12:00:00Z" })).toContain("2026");
+});
+
+it("paths are relative to the project's folder", () => {
+  expect(shownPath("/home/dev/project/src/main.ts")).toBe("src/main.ts");
+  expect(shownPath("/home/dev/projects")).toBe("/home/dev/projects");
+});
+
+it("a restore undoes the changes since the snapshot", () => {
+  const none = { added: 0, changed: 0, removed: 0, truncated: false };
+  expect(restoreEffects(none)).toEqual([]);
+  expect(restoreEffects({ ...none, added: 1, changed: 2 })).toEqual([
+    "2 changed files get their earlier content",
+    "1 file that was added since is removed",
+  ]);
+  expect(restoreEffects({ ...none, removed: 1, truncated: true })).toEqual(["1 deleted file is restored", "There are more changes than were counted"]);
+});

@@ -1,0 +1,51 @@
+// Snapshots of a project: labels, groups by day, and what a restore changes.
+import type { Schemas } from "../api/client";
+import { formatDateTime } from "./time";
+
+export type Snapshot = Schemas["Snapshot"];
+type FileChanges = Pick<Schemas["SnapshotDiff"], "added" | "changed" | "removed" | "truncated">;
+
+export const causeLabels: Record<Snapshot["cause"], string> = {
+  manual: "Manual",
+  schedule: "Scheduled",
+  agent: "Agent",
+  "before-restore": "Before restore",
+  backup: "Backup",
+};
+
+/** The name, or what identifies a snapshot without one. */
+export const snapshotTitle = (snapshot: Pick<Snapshot, "name" | "createdAt">) => snapshot.name ?? formatDateTime(snapshot.createdAt);
+
+/** The folder in which the repository is cloned and terminals open. */
+const projectFolder = "/home/dev/project/";
+
+/** A path relative to the project's folder if it is below, else absolute. */
+export const shownPath = (path: string) => (path.startsWith(projectFolder) ? path.slice(projectFolder.length) : path);
+
+/** Groups snapshots, which are in the order of their time, by the local day. */
+export function byDay<T extends Pick<Snapshot, "createdAt">>(snapshots: T[], now = new Date()): { day: string; snapshots: T[] }[] {
+  const label = (time: Date) => time.toLocaleDateString(undefined, { dateStyle: "medium" });
+  const yesterday = new Date(now);
+  yesterday.setDate(now.getDate() - 1);
+  const groups: { day: string; snapshots: T[] }[] = [];
+  for (const snapshot of snapshots) {
+    const date = label(new Date(snapshot.createdAt));
+    const day = date === label(now) ? "Today" : date === label(yesterday) ? "Yesterday" : date;
+    const last = groups.at(-1);
+    if (last?.day === day) last.snapshots.push(snapshot);
+    else groups.push({ day, snapshots: [snapshot] });
+  }
+  return groups;
+}
+
+const count = (number: number, one: string, many: string) => `${number.toLocaleString()} ${number === 1 ? one : many}`;
+
+/** What a restore does to the files, from their changes since the snapshot. */
+export function restoreEffects(changes: FileChanges): string[] {
+  const effects: string[] = [];
+  if (changes.changed > 0) effects.push(`${count(changes.changed, "changed file gets its", "changed files get their")} earlier content`);
+  if (changes.added > 0) effects.push(`${count(changes.added, "file that was added since is removed", "files that were added since are removed")}`);
+  if (changes.removed > 0) effects.push(`${count(changes.removed, "deleted file is", "deleted files are")} restored`);
+  if (changes.truncated) effects.push("There are more changes than were counted");
+  return effects;
+}
