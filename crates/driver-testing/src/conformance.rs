@@ -98,6 +98,7 @@ macro_rules! __stories {
             a_running_sandbox_is_not_restored,
             snapshots_are_deleted_with_their_volume,
             a_diff_lists_what_changed_after_a_snapshot,
+            a_volume_made_from_a_snapshot_is_independent,
             ensuring_a_database_again_keeps_its_rows,
             dropping_a_database_keeps_other_databases,
         }

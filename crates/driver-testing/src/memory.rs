@@ -513,6 +513,16 @@ impl Driver for MemoryDriver {
         call.end(work.await)
     }
 
+    async fn clone_snapshot(&self, from: VolumeId, snapshot: SnapshotId, sandbox: &SandboxRef) -> Result<()> {
+        let call = self.log.begin(Call::CloneSnapshot, &sandbox.resource);
+        let work = async {
+            let halfway = self.script.begin_faults(Call::CloneSnapshot).await?;
+            self.world.lock().clone_snapshot(from, snapshot, sandbox)?;
+            halfway.apply().await
+        };
+        call.end(work.await)
+    }
+
     async fn snapshots(&self, volume: VolumeId) -> Result<Vec<SnapshotId>> {
         let world = self.world.lock();
         let all = world.snapshots.keys().filter(|(of, _)| *of == volume);

@@ -231,6 +231,17 @@ pub trait Driver: Send + Sync {
         Err(no_snapshots())
     }
 
+    /// Makes the sandbox's volume as a copy of a snapshot of another volume, `from`. A volume that exists is kept. After
+    /// an interruption there is the whole volume or none. Idempotent.
+    async fn clone_snapshot(
+        &self,
+        _from: VolumeId,
+        _snapshot: SnapshotId,
+        _sandbox: &SandboxRef,
+    ) -> Result<()> {
+        Err(no_snapshots())
+    }
+
     /// The snapshots of a volume.
     async fn snapshots(&self, _volume: VolumeId) -> Result<Vec<SnapshotId>> {
         Ok(Vec::new())
@@ -341,6 +352,11 @@ pub trait Databases: Send + Sync {
 
     /// Creates `to` as a copy of `from` at this moment.
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()>;
+
+    /// Whether a database is on the volume of its branch, so that a copy of the volume is a copy of the database.
+    fn are_on_volumes(&self) -> bool {
+        false
+    }
 
     /// Prepares for a snapshot of the volume: if the database's server runs with its files in the volume, it writes a
     /// checkpoint, so that a restored database is ready sooner.

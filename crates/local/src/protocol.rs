@@ -112,6 +112,12 @@ pub enum Request {
         sandbox: SandboxRef,
         snapshot: SnapshotId,
     },
+    /// Makes the volume of a sandbox from a snapshot of the volume `from`. A volume that exists is kept.
+    CloneSnapshot {
+        from: VolumeId,
+        snapshot: SnapshotId,
+        sandbox: SandboxRef,
+    },
     Snapshots {
         volume: VolumeId,
     },
@@ -485,6 +491,7 @@ pub fn subject(request: &Request) -> Option<&ResourceName> {
         | Request::Destroy { sandbox }
         | Request::CreateSnapshot { sandbox, .. }
         | Request::RestoreSnapshot { sandbox, .. }
+        | Request::CloneSnapshot { sandbox, .. }
         | Request::BindDatabaseProxy { sandbox } => Some(&sandbox.resource),
         Request::StartContainer(start) => Some(&start.sandbox.resource),
         _ => None,

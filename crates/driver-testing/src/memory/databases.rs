@@ -191,6 +191,11 @@ impl Databases for MemoryDatabases {
         self.with_database(to, |found| found.select_rows = select_rows)
     }
 
+    // They are in no snapshot; a copied branch gets an empty one.
+    fn are_on_volumes(&self) -> bool {
+        true
+    }
+
     async fn checkpoint(&self, database: &DatabaseSpec) -> Result<()> {
         let call = self.log.begin(Call::Checkpoint, database.project);
         call.end(self.script.begin_faults(Call::Checkpoint).await.map(drop))

@@ -21,6 +21,7 @@ pub enum Call {
     CreateSnapshot,
     DeleteSnapshot,
     RestoreSnapshot,
+    CloneSnapshot,
     Connect,
     Inventory,
     CheckImage,

@@ -6,10 +6,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use fsa_driver::{DriverError, Result};
 use fsa_model::{
-    FailureKind, SandboxRef, SnapshotId,
+    FailureKind, SandboxRef, SnapshotId, VolumeId,
     sandboxd::FileKind,
     snapshot::{ChangeKind, FileChange, FileChanges, SnapshotContent},
 };
+
+use parking_lot::Mutex;
 
 use super::{Files, World};
 
@@ -69,6 +71,26 @@ impl World {
         }
         let home: &Files = self.volumes.entry(sandbox.volume).or_default();
         *Arc::clone(home).lock() = restored.home;
+        Ok(())
+    }
+
+    pub fn clone_snapshot(
+        &mut self,
+        from: VolumeId,
+        snapshot: SnapshotId,
+        sandbox: &SandboxRef,
+    ) -> Result<()> {
+        if self.volumes.contains_key(&sandbox.volume) {
+            return Ok(());
+        }
+        let copied = self
+            .snapshots
+            .get(&(from, snapshot))
+            .cloned()
+            .ok_or_else(|| DriverError::new(FailureKind::Input, "there is no such snapshot"))?;
+        self.volumes
+            .insert(sandbox.volume, Arc::new(Mutex::new(copied.home)));
+        self.sandbox(sandbox).root = Arc::new(Mutex::new(copied.root));
         Ok(())
     }
 

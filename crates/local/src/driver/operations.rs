@@ -189,6 +189,10 @@ impl Driver for LocalDriver {
         self.replace_volume(sandbox, snapshot).await
     }
 
+    async fn clone_snapshot(&self, from: VolumeId, snapshot: SnapshotId, sandbox: &SandboxRef) -> Result<()> {
+        self.copy_volume(from, snapshot, sandbox).await
+    }
+
     async fn snapshots(&self, volume: VolumeId) -> Result<Vec<SnapshotId>> {
         match self
             .client

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fsa_driver::{DriverError, Result};
-use fsa_model::{FailureKind, SandboxRef, SnapshotId, snapshot::SnapshotContent};
+use fsa_model::{FailureKind, SandboxRef, SnapshotId, VolumeId, snapshot::SnapshotContent};
 
 use super::{LocalDriver, client::unexpected};
 use crate::protocol::{Request, Response};
@@ -32,6 +32,23 @@ impl LocalDriver {
         let request = Request::RestoreSnapshot {
             sandbox: sandbox.clone(),
             snapshot,
+        };
+        match self.call_locked(sandbox, request).await? {
+            Response::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) async fn copy_volume(
+        &self,
+        from: VolumeId,
+        snapshot: SnapshotId,
+        sandbox: &SandboxRef,
+    ) -> Result<()> {
+        let request = Request::CloneSnapshot {
+            from,
+            snapshot,
+            sandbox: sandbox.clone(),
         };
         match self.call_locked(sandbox, request).await? {
             Response::Done => Ok(()),

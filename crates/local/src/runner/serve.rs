@@ -197,6 +197,18 @@ fn perform(
             restored?;
             plain(Response::Done)
         }
+        Request::CloneSnapshot {
+            from,
+            snapshot,
+            sandbox,
+        } => {
+            let copied = sandboxes.exclusively(&sandbox.resource, |_| {
+                runner.clone_snapshot(from, snapshot, &sandbox)
+            });
+            sandboxes.forget(&sandbox.resource);
+            copied?;
+            plain(Response::Done)
+        }
         Request::Snapshots { volume } => plain(Response::Snapshots {
             snapshots: runner.snapshots(volume)?,
         }),

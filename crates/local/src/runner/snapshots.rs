@@ -86,6 +86,31 @@ impl Runner {
         Ok(())
     }
 
+    /// Makes the volume of a sandbox as a copy of a snapshot of another volume. One that exists is kept. The caller
+    /// holds the sandbox's mutex.
+    ///
+    /// # Errors
+    /// There is no such snapshot; the pool is full.
+    pub fn clone_snapshot(
+        &self,
+        from: VolumeId,
+        snapshot: SnapshotId,
+        sandbox: &SandboxRef,
+    ) -> Result<(), Failure> {
+        // The older volume first: no two copies wait for each other.
+        let _source = self.volume_locks.take(from);
+        let _target = self.volume_locks.take(sandbox.volume);
+        storage::check_room(&self.layout)?;
+        self.storage
+            .clone_snapshot(from, snapshot, sandbox)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => no_such_snapshot(),
+                _ => failure("the snapshot could not be copied", &error),
+            })?;
+        tracing::info!(%from, %snapshot, volume = %sandbox.volume, "made a volume from a snapshot");
+        Ok(())
+    }
+
     /// # Errors
     /// The file system's.
     pub fn snapshots(&self, volume: VolumeId) -> Result<Vec<SnapshotId>, Failure> {

@@ -61,6 +61,70 @@ pub async fn a_restored_snapshot_brings_back_the_files_of_its_moment(fixture: &F
     assert_eq!(fixture.read_home(&spec, "home.txt").await.as_deref(), Some("old"));
 }
 
+pub async fn a_volume_made_from_a_snapshot_is_independent(fixture: &Fixture<'_>) {
+    let spec = fixture.sandbox("source");
+    let mut branch = fixture.sandbox("source");
+    branch.sandbox.project = spec.sandbox.project;
+    fixture.start(&spec).await;
+    fixture.write_home(&spec, "home.txt", "old").await;
+    fixture.write_root(&spec, "root.txt", "old").await;
+    let snapshot = match take(fixture, &spec).await {
+        Some((snapshot, _)) => snapshot,
+        None => SnapshotId::generate(),
+    };
+    fixture.write_home(&spec, "home.txt", "new").await;
+
+    // Again, as after a crash of the caller.
+    for _ in 0..2 {
+        let copied = fixture
+            .driver
+            .clone_snapshot(spec.sandbox.volume, snapshot, &branch.sandbox);
+        let copied = within_timeout(copied).await;
+        if !fixture.driver.capabilities().snapshots {
+            assert_eq!(copied.expect_err("no snapshots").failure.kind, FailureKind::Input);
+            return;
+        }
+        copied.unwrap_or_else(|error| panic!("copy: {error} ({:?})", error.cause));
+    }
+
+    fixture.start(&branch).await;
+    assert_eq!(
+        fixture.read_home(&branch, "home.txt").await.as_deref(),
+        Some("old")
+    );
+    if fixture.driver.capabilities().keeps_root_files {
+        assert_eq!(
+            fixture.read_root(&branch, "root.txt").await.as_deref(),
+            Some("old")
+        );
+    }
+    fixture.write_home(&branch, "home.txt", "branch").await;
+    fixture.write_root(&branch, "root.txt", "branch").await;
+    assert_eq!(fixture.read_home(&spec, "home.txt").await.as_deref(), Some("new"));
+    assert_eq!(fixture.read_root(&spec, "root.txt").await.as_deref(), Some("old"));
+
+    // Neither needs the other.
+    fixture.destroy(&spec).await;
+    within_timeout(fixture.driver.remove_volume(spec.sandbox.volume))
+        .await
+        .expect("the volume is removed");
+    assert_eq!(
+        fixture.read_home(&branch, "home.txt").await.as_deref(),
+        Some("branch")
+    );
+
+    let absent = within_timeout(fixture.driver.clone_snapshot(
+        spec.sandbox.volume,
+        snapshot,
+        &fixture.sandbox("absent").sandbox,
+    ))
+    .await;
+    assert_eq!(
+        absent.expect_err("no such snapshot").failure.kind,
+        FailureKind::Input
+    );
+}
+
 pub async fn a_repeated_snapshot_is_kept_and_a_deleted_one_is_gone(fixture: &Fixture<'_>) {
     let spec = fixture.sandbox("repeated");
     fixture.start(&spec).await;

@@ -65,6 +65,22 @@ impl StoragePool {
         }
     }
 
+    /// Makes the volume of a sandbox from a snapshot of the volume `from`. One that exists is kept.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such snapshot; the file system's.
+    pub fn clone_snapshot(
+        &self,
+        from: VolumeId,
+        snapshot: SnapshotId,
+        sandbox: &SandboxRef,
+    ) -> io::Result<()> {
+        match self {
+            Self::Copy(pool) => pool.clone_snapshot(from, snapshot, sandbox),
+            Self::Btrfs(pool) => pool.clone_snapshot(from, snapshot, sandbox),
+        }
+    }
+
     /// # Errors
     /// The file system's.
     pub fn snapshots(&self, volume: VolumeId) -> io::Result<Vec<SnapshotId>> {

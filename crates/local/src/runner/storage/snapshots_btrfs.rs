@@ -48,9 +48,27 @@ impl BtrfsPool {
     }
 
     pub(super) fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> io::Result<()> {
+        self.replace(sandbox, sandbox.volume, snapshot)
+    }
+
+    pub(super) fn clone_snapshot(
+        &self,
+        from: VolumeId,
+        snapshot: SnapshotId,
+        sandbox: &SandboxRef,
+    ) -> io::Result<()> {
+        if self.exists(sandbox.volume) {
+            return Ok(());
+        }
+        self.replace(sandbox, from, snapshot)
+    }
+
+    /// Replaces the volume of a sandbox, or makes it, with the content of a snapshot of the volume `from`.
+    fn replace(&self, sandbox: &SandboxRef, from: VolumeId, snapshot: SnapshotId) -> io::Result<()> {
         let volume = sandbox.volume;
+        let source = File::open(self.snapshots_of(from).join(snapshot.to_string()))?;
         let folder = self.snapshots_of(volume);
-        let source = File::open(folder.join(snapshot.to_string()))?;
+        fs::create_dir_all(&folder)?;
         self.delete_beside(volume, RESTORING)?;
         ioctl::snapshot_subvolume(source, File::open(&folder)?, RESTORING, false)?;
         let (restored, living) = (folder.join(RESTORING), self.volume(volume));

@@ -66,11 +66,30 @@ impl CopyPool {
 
     pub(super) fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> io::Result<()> {
         self.finish_restore(sandbox.volume)?;
-        let folder = self.snapshots_of(sandbox.volume);
-        let from = folder.join(snapshot.to_string());
+        self.replace(sandbox, sandbox.volume, snapshot)
+    }
+
+    pub(super) fn clone_snapshot(
+        &self,
+        from: VolumeId,
+        snapshot: SnapshotId,
+        sandbox: &SandboxRef,
+    ) -> io::Result<()> {
+        self.finish_restore(sandbox.volume)?;
+        if self.exists(sandbox.volume) {
+            return Ok(());
+        }
+        self.replace(sandbox, from, snapshot)
+    }
+
+    /// Replaces the volume of a sandbox, or makes it, with the content of a snapshot of the volume `from`.
+    fn replace(&self, sandbox: &SandboxRef, from: VolumeId, snapshot: SnapshotId) -> io::Result<()> {
+        let from = self.snapshots_of(from).join(snapshot.to_string());
         if !from.is_dir() {
             return Err(io::ErrorKind::NotFound.into());
         }
+        let folder = self.snapshots_of(sandbox.volume);
+        fs::create_dir_all(&folder)?;
         let new = folder.join(READY).with_extension(NEW);
         self.remove(&new)?;
         copy_tree(&from, &new)?;
