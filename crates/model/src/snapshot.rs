@@ -31,6 +31,8 @@ pub enum SnapshotCause {
     /// It has the state that a restore replaced.
     BeforeRestore,
     Backup,
+    /// It is copied into a new branch, and then deleted.
+    Branch,
 }
 
 /// State of a snapshot.

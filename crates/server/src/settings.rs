@@ -85,6 +85,8 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// WebSockets and event streams that one user may have open on the main host.
     pub streams_per_user: usize,
+    /// Branches of one project, `main` among them.
+    pub branches_per_project: usize,
     /// Quota of each owner of the server, unless the user has a separate one.
     pub per_owner: model::Limits,
     /// Quota of each member, unless the user has a separate one.
@@ -100,6 +102,7 @@ impl Default for Limits {
             upload: 1024 * 1024 * 1024,
             connections_per_client: 1024,
             streams_per_user: 200,
+            branches_per_project: 20,
             per_owner: model::Limits::default(),
             per_member: model::Limits::default(),
             server_wide: model::Limits::default(),

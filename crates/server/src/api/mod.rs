@@ -8,6 +8,7 @@ mod agent_account;
 mod agents;
 mod audit;
 mod auth;
+mod branches;
 pub mod cursor;
 mod environment;
 pub mod error;
@@ -64,6 +65,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(projects::routes())
         .merge(sandbox::routes())
         .merge(snapshots::routes())
+        .merge(branches::routes())
         .merge(members::routes())
         .merge(environment::routes())
         .merge(events::routes())

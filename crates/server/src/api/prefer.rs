@@ -95,6 +95,12 @@ impl Wait {
         lifecycle::wait_until_settled(app, caller, &overview.branch, self.requested_at, deadline).await
     }
 
+    /// Until when the client waits, if it does.
+    #[must_use]
+    pub fn deadline(self) -> Option<Instant> {
+        Some(Instant::now() + Duration::from_secs(self.seconds?))
+    }
+
     /// Adds the response header for an applied preference.
     pub fn add_header(self, headers: &mut HeaderMap) {
         if let Some(seconds) = self.seconds

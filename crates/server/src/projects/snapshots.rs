@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fsa_driver::Region;
 use fsa_model::{
-    DesiredState, Failure, FailureKind, SnapshotId,
+    DesiredState, Failure, FailureKind, SnapshotId, VolumeId,
     event::EventKind,
     limits::Adds,
     snapshot::{CreateSnapshot, Snapshot, SnapshotCause, SnapshotDiff, SnapshotState},
@@ -131,7 +131,7 @@ async fn insert(
         ))
         .with_project(project.id));
     }
-    check_room(core, tx, project).await?;
+    check_room(core, tx, project, project.branch().volume).await?;
     let id = SnapshotId::generate();
     let new = NewSnapshot {
         id,
@@ -147,12 +147,13 @@ async fn insert(
 }
 
 /// Makes room for one more snapshot.
-async fn check_room(
+pub(super) async fn check_room(
     core: &Core,
     tx: &mut sqlx::PgConnection,
-    project: &AuthorizedBranch<Write>,
+    project: &ProjectRow,
+    branch: VolumeId,
 ) -> Result<()> {
-    snapshots::prune(tx, project.branch().volume, KEPT_BEFORE_RESTORE).await?;
+    snapshots::prune(tx, branch, KEPT_BEFORE_RESTORE).await?;
     if snapshots::count(tx, project.id).await? >= MAX_SNAPSHOTS {
         return Err(Error::conflict(format!(
             "This project has {MAX_SNAPSHOTS} snapshots, which is the limit; delete some first."
@@ -265,7 +266,7 @@ pub async fn restore(
             ));
         }
         None => {
-            check_room(core, &mut tx, &project).await?;
+            check_room(core, &mut tx, &project, project.branch().volume).await?;
             let before = SnapshotId::generate();
             let new = NewSnapshot {
                 id: before,
@@ -353,7 +354,7 @@ async fn by_id(core: &Core, project: &AuthorizedBranch<Write>, id: SnapshotId) -
     row.ok_or_else(|| Error::not_found("snapshot").with_project(project.id))
 }
 
-fn region_with_snapshots<'a>(core: &'a Core, project: &ProjectRow) -> Result<&'a Region> {
+pub(super) fn region_with_snapshots<'a>(core: &'a Core, project: &ProjectRow) -> Result<&'a Region> {
     let name = &project.region;
     let region = core.regions.get(name).ok_or_else(|| {
         Error::unavailable(format!("The region {name} is not configured on this server."))

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use fsa_model::{
     Image, Phase,
     api::{HostHeader, Port, Project, Sandbox, SandboxError},
+    branch::Branch,
     host,
     sandboxd::{KNOWN_PORTS, Status},
     sharing::ProjectRole,
@@ -43,6 +44,18 @@ pub fn project(settings: &Settings, overview: &Overview) -> Project {
         sandbox: sandbox(settings, overview),
         created_at: row.created_at,
         updated_at: row.updated_at,
+    }
+}
+
+/// A branch, with its sandbox.
+#[must_use]
+pub fn branch(settings: &Settings, overview: &Overview) -> Branch {
+    Branch {
+        id: overview.branch.volume,
+        project_id: overview.project.id,
+        name: overview.branch.name.clone(),
+        sandbox: sandbox(settings, overview),
+        created_at: overview.branch.created_at,
     }
 }
 

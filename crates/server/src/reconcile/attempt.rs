@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{
     Shared,
     apply_step::{ReadyStep, apply},
+    copy,
     execute::{Execution, StepProgress},
     observe::{self, Observation},
     plan,
@@ -122,6 +123,16 @@ impl<'a> Attempt<'a> {
                 format!("The region {name:?} is not configured on this server; add it to its settings."),
             )));
         };
+        if let Some(source) = self.claim.branch.source
+            && self.claim.sandbox.desired_state != DesiredState::Terminated
+        {
+            // A copy that is made begins a new attempt, as a restore does.
+            return match copy::run(self.shared, region, self.claim, source).await {
+                Ok(()) => Err(Interruption::Superseded),
+                Err(Interrupted::Failed(failure)) => Ok(Outcome::Failed(failure)),
+                Err(Interrupted::Store(error)) => Err(error.into()),
+            };
+        }
         if let Some(restore) = self.claim.sandbox.restore {
             // A restore that is done begins a new attempt, with the row as it is then.
             return match restore::run(self.shared, region, self.claim, restore).await {

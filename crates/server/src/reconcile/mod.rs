@@ -3,8 +3,8 @@
 //! A [`Worker`] claims due sandboxes, one lease each, and works on several concurrently: it observes ([`observe`]),
 //! plans ([`plan`]), applies ([`execute`], [`apply_step`]) and writes the result ([`lease_worker`]). It also follows
 //! running sandboxes ([`watch`]), accepts requeues ([`requeue`]), removes the rest of deleted projects ([`removal`]),
-//! destroys sandboxes that are in no row ([`orphans`]), and takes and deletes snapshots ([`snapshots`]). The restore
-//! of a snapshot is the first part of an attempt ([`restore`]).
+//! destroys sandboxes that are in no row ([`orphans`]), and takes and deletes snapshots ([`snapshots`]). The copy
+//! of a new branch and the restore of a snapshot are the first parts of an attempt ([`copy`], [`restore`]).
 //!
 //! Any number of processes may work on one control database. The rows make that safe:
 //! see [`crate::store::leases`] and [`crate::store::observed`].
@@ -12,6 +12,7 @@
 mod apply_step;
 mod attempt;
 pub mod backoff;
+mod copy;
 mod disk;
 pub mod execute;
 mod lease_worker;

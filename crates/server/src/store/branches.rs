@@ -6,13 +6,15 @@
 use std::ops::Deref;
 
 use chrono::{DateTime, Utc};
-use fsa_model::{BranchName, ProjectId, VolumeId, api::DatabaseStatus};
+use fsa_model::{BranchName, ProjectId, SnapshotId, VolumeId, api::DatabaseStatus};
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
     Store,
     caller::Caller,
-    enum_column, parsed_column,
+    enum_column,
+    leases::Claim,
+    parsed_column,
     permission::{Authorized, Changes, Permission},
     project_access,
 };
@@ -24,6 +26,8 @@ pub struct BranchRow {
     pub volume: VolumeId,
     pub project: ProjectId,
     pub name: BranchName,
+    /// The snapshot that its volume is to be a copy of, until the copy is made.
+    pub source: Option<SnapshotId>,
     pub database_status: DatabaseStatus,
     pub created_at: DateTime<Utc>,
 }
@@ -32,6 +36,7 @@ pub struct BranchRow {
 macro_rules! columns {
     () => {
         "b.volume_id as b_volume_id, b.project_id as b_project_id, b.name as b_name, \
+         case when b.copied_at is null then b.source_snapshot end as b_source, \
          b.database_status as b_database_status, b.created_at as b_created_at"
     };
 }
@@ -43,6 +48,7 @@ impl<'r> FromRow<'r, PgRow> for BranchRow {
             volume: VolumeId(row.try_get("b_volume_id")?),
             project: ProjectId(row.try_get("b_project_id")?),
             name: parsed_column(row, "b_name")?,
+            source: row.try_get::<Option<_>, _>("b_source")?.map(SnapshotId),
             database_status: enum_column(row, "b_database_status")?,
             created_at: row.try_get("b_created_at")?,
         })
@@ -193,6 +199,24 @@ pub async fn named(
     .await?)
 }
 
+/// The branch of this volume, also one that is being deleted.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn of_volume(
+    connection: &mut PgConnection,
+    volume: VolumeId,
+) -> Result<Option<BranchRow>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from branches b where b.volume_id = $1"
+    ))
+    .bind(volume.0)
+    .fetch_optional(connection)
+    .await
+}
+
 /// The encrypted variables of a branch ([`super::associated_data::branch_environment`]); `None` where it has none.
 ///
 /// # Errors
@@ -216,6 +240,124 @@ pub async fn set_environment(tx: &mut PgConnection, branch: VolumeId, encrypted:
         .bind(encrypted)
         .execute(tx)
         .await?;
+    Ok(())
+}
+
+/// A new branch's columns.
+pub struct NewBranch<'a> {
+    pub volume: VolumeId,
+    pub project: ProjectId,
+    pub name: &'a BranchName,
+    /// What its volume is a copy of.
+    pub source: SnapshotId,
+}
+
+/// Inserts a new branch, whose copy is still to be made.
+///
+/// # Errors
+/// 409 where the project has one of this name.
+pub async fn insert(tx: &mut PgConnection, new: NewBranch<'_>) -> Result<BranchRow> {
+    let inserted = sqlx::query_as(concat!(
+        "with b as (
+             insert into branches (volume_id, project_id, name, source_snapshot) values ($1, $2, $3, $4) returning *)
+         select ",
+        columns!(),
+        " from b"
+    ))
+    .bind(new.volume.0)
+    .bind(new.project.0)
+    .bind(new.name.as_str())
+    .bind(new.source.0)
+    .fetch_one(tx)
+    .await;
+    inserted.map_err(|error| {
+        let taken = error
+            .as_database_error()
+            .is_some_and(|e| e.constraint() == Some("branches_by_name"));
+        if taken {
+            Error::invalid(
+                "name",
+                format!("the project already has a branch named {}", new.name),
+            )
+            .with_status(http::StatusCode::CONFLICT)
+        } else {
+            error.into()
+        }
+    })
+}
+
+/// The number of the project's branches; deleted ones count until they are gone.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn count(tx: &mut PgConnection, project: ProjectId) -> Result<i64> {
+    Ok(
+        sqlx::query_scalar("select count(*) from branches where project_id = $1")
+            .bind(project.0)
+            .fetch_one(tx)
+            .await?,
+    )
+}
+
+/// A branch whose copy of a snapshot of this volume is not made yet.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn copied_from(tx: &mut PgConnection, volume: VolumeId) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar(
+        "select b.name from branches b join snapshots n on n.id = b.source_snapshot
+         where n.volume_id = $1 and b.copied_at is null and b.deleted_at is null limit 1",
+    )
+    .bind(volume.0)
+    .fetch_optional(tx)
+    .await?)
+}
+
+/// Marks a branch as deleted. Its sandbox must be terminated in the same transaction.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn mark_deleted(tx: &mut PgConnection, branch: VolumeId) -> Result<()> {
+    sqlx::query("update branches set deleted_at = coalesce(deleted_at, now()) where volume_id = $1")
+        .bind(branch.0)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Whether anything of the branch is left.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn exists(store: &Store, branch: VolumeId) -> Result<bool> {
+    Ok(
+        sqlx::query_scalar("select exists (select 1 from branches where volume_id = $1)")
+            .bind(branch.0)
+            .fetch_one(&store.pool)
+            .await?,
+    )
+}
+
+/// Records that the branch's volume was made, and deletes the snapshot where it was taken for that. Nothing is written
+/// where the lease is lost.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn finish_copy(store: &Store, claim: &Claim, source: SnapshotId) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "with mine as (
+             update branches set copied_at = now()
+             where volume_id = $1 and exists (select 1 from sandboxes where id = $2 and lease_id = $3)
+             returning volume_id)
+         update snapshots set deleted_at = now(), next_attempt_at = now() from mine
+         where snapshots.id = $4 and cause = 'branch' and deleted_at is null",
+    )
+    .bind(claim.branch.volume.0)
+    .bind(claim.sandbox.id.0)
+    .bind(claim.lease.id)
+    .bind(source.0)
+    .execute(&store.pool)
+    .await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use fsa_model::{ProjectId, ResourceName, VolumeId, api::DatabaseStatus};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, branches::BranchRow, parsed_column};
+use super::{Store, branches::BranchRow, parsed_column, projects::ProjectRow};
 use crate::error::Result;
 
 /// The database of a branch. The branches of a project have the name and the password in common.
@@ -56,6 +56,19 @@ pub async fn of(store: &Store, branch: &BranchRow) -> Result<Option<DatabaseRow>
         Some(row) => read(&row, branch)?,
         None => None,
     })
+}
+
+/// Whether the project has a database.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn exists(store: &Store, project: &ProjectRow) -> Result<bool> {
+    Ok(
+        sqlx::query_scalar("select exists (select 1 from databases where project_id = $1)")
+            .bind(project.id.0)
+            .fetch_one(&store.pool)
+            .await?,
+    )
 }
 
 /// Writes a project's database unless the project has one; `password` is encrypted.

@@ -194,6 +194,7 @@ pub async fn terminate(tx: &mut PgConnection, branch: VolumeId) -> Result<()> {
 /// A running sandbox, with its project and owner.
 pub struct RunningRow {
     pub sandbox: SandboxRow,
+    /// `PROJECT`, or `PROJECT@BRANCH` for another branch than `main`.
     pub project: String,
     pub owner: String,
     pub region: String,
@@ -207,8 +208,10 @@ pub async fn running(store: &Store, limit: u32) -> Result<(Vec<RunningRow>, u64)
     let rows = sqlx::query(concat!(
         "select ",
         columns!(),
-        ", p.name as project, p.region as region, u.login as owner, count(*) over () as total
+        ", case b.name when 'main' then p.name else p.name || '@' || b.name end as project,
+           p.region as region, u.login as owner, count(*) over () as total
            from sandboxes s join projects p on p.id = s.project_id join users u on u.id = p.owner_id
+           join branches b on b.volume_id = s.volume_id
           where s.container = 'running' and s.desired_state = 'running' and p.deleted_at is null
           order by u.login, p.name, s.id limit $1"
     ))

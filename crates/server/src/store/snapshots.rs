@@ -167,6 +167,26 @@ pub async fn by_id(
     .await?)
 }
 
+/// A snapshot of any branch of the project by its id.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn of_project(
+    connection: &mut PgConnection,
+    project: ProjectId,
+    id: SnapshotId,
+) -> Result<Option<SnapshotRow>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from snapshots n where n.project_id = $1 and n.id = $2"
+    ))
+    .bind(project.0)
+    .bind(id.0)
+    .fetch_optional(connection)
+    .await
+}
+
 /// A snapshot of the branch by its id or name.
 ///
 /// # Errors

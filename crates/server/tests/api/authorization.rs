@@ -99,6 +99,10 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("get /api/projects/{project}/tasks/{task}/steps", In(Viewer), ""),
     ("get /api/projects/{project}/tasks/{task}/diff", In(Viewer), ""),
     ("get /api/projects/{project}", In(Viewer), ""),
+    ("get /api/projects/{project}/branches", In(Viewer), ""),
+    ("post /api/projects/{project}/branches", In(Editor), r#"{"name": "x"}"#),
+    ("get /api/projects/{project}/branches/{branch}", In(Viewer), ""),
+    ("delete /api/projects/{project}/branches/{branch}", In(Editor), ""),
     ("get /api/projects/{project}/members", In(Viewer), ""),
     ("put /api/projects/{project}/members/{member}", In(Admin), r#"{"role": "viewer"}"#),
     ("delete /api/projects/{project}/members/{member}", In(Admin), ""),
@@ -331,6 +335,11 @@ impl Scene {
                     text(&project["id"])
                 ));
                 fixtures.insert("snapshot", id.to_string());
+            }
+            if operation.contains("{branch}") {
+                let branch = json!({"name": "fix", "start": false});
+                let branch = self.ada.post(&format!("{path}/branches"), &branch).await;
+                fixtures.insert("branch", text(&branch.expect(201).json()["name"]));
             }
             fixtures.insert("project", text(&project["id"]));
         }

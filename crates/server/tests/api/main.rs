@@ -6,6 +6,7 @@ mod common;
 mod access;
 mod audit;
 mod authorization;
+mod branches;
 mod environment;
 mod events;
 mod full_lifecycle;
