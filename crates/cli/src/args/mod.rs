@@ -2,6 +2,7 @@
 
 mod account;
 mod agent;
+mod branch;
 #[cfg(test)]
 mod documented;
 mod git;
@@ -16,6 +17,7 @@ use fsa_model::sharing::ProjectRole;
 pub use self::{
     account::{Login, Token, User},
     agent::{Agent, Task, TaskRun},
+    branch::Branch,
     git::{Git, GitCredential},
     project::{Db, Env, Events, Lifecycle, Project, ProjectCreate, ProjectSet},
     sandbox::{Cp, Debug, Exec, Logs, Open, Port, Terminal},
@@ -90,6 +92,9 @@ pub enum ClientCommand {
     /// Create, list, show, change and delete projects
     #[command(subcommand)]
     Project(Project),
+    /// Create, list and delete branches of a project
+    #[command(subcommand)]
+    Branch(Branch),
     /// Share a project with a user, or change their role
     Share {
         project: String,

@@ -64,6 +64,7 @@ pub struct ServeConfig {
     pub upload: u64,
     pub connections_per_client: usize,
     pub retention: Retention,
+    pub branches_per_project: usize,
     pub workers: usize,
     pub drain_seconds: u64,
     /// The value of `KUBECONFIG`.
@@ -142,6 +143,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         body: mebibytes("body_mib", settings.body_mib, 32, 1024)? as usize,
         upload: mebibytes("upload_mib", settings.upload_mib, 1024, 1024 * 1024)?,
         connections_per_client: settings.connections_per_client.unwrap_or(1024).max(1),
+        branches_per_project: settings.branches_per_project.unwrap_or(20).clamp(1, 1000),
         development: settings.development.unwrap_or(false),
         workers: settings.workers.unwrap_or(16).clamp(1, 256),
         drain_seconds: settings.drain_seconds.unwrap_or(10),

@@ -185,6 +185,9 @@ settings! {
         /// Limit of open connections per client address, other than a trusted proxy's [default: 1024]
         #[arg(long, env = "FSA_CONNECTIONS_PER_CLIENT")]
         pub connections_per_client: usize,
+        /// Limit of branches per project, main among them [default: 20]
+        #[arg(long, env = "FSA_BRANCHES_PER_PROJECT")]
+        pub branches_per_project: usize,
         /// Show the causes of errors in error responses [default: false]
         #[arg(long, env = "FSA_DEVELOPMENT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         pub development: bool,

@@ -134,6 +134,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
                 body: config.body,
                 upload: config.upload,
                 connections_per_client: config.connections_per_client,
+                branches_per_project: config.branches_per_project,
                 ..Limits::default()
             },
             retention: config.retention.clone(),
