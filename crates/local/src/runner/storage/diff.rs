@@ -118,7 +118,7 @@ impl Walk {
                 self.changes.truncated = true;
             }
         }
-        // A whiteout of overlayfs stands for a file of the image that was deleted.
+        // A whiteout of overlayfs marks a deleted file of the image.
         let (had, has) = (
             before.as_ref().is_some_and(is_whiteout),
             after.as_ref().is_some_and(is_whiteout),

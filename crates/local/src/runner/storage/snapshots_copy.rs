@@ -24,7 +24,7 @@ use crate::runner::deferred_delete;
 const READY: &str = "restore.ready";
 /// A copy that is being made; removed when the pool is opened.
 const NEW: &str = "new";
-/// Suffix of a file that stands for a part which the snapshot does not have.
+/// Suffix of the marker file of a part that the snapshot does not have.
 const ABSENT: &str = "absent";
 
 impl CopyPool {
