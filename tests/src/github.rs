@@ -37,7 +37,7 @@ struct Tokens {
     issued: usize,
 }
 
-type Answer = Response<Full<Bytes>>;
+type GithubResponse = Response<Full<Bytes>>;
 
 impl Github {
     #[must_use]
@@ -112,7 +112,7 @@ impl Github {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>) -> GithubResponse {
         let (head, body) = request.into_parts();
         let body = body.collect().await.expect("a whole request").to_bytes();
         let path = head.uri.path();
@@ -132,7 +132,7 @@ impl Github {
     }
 
     /// Exchanges a code or a refresh token, which is valid once, for a token.
-    fn exchange(&self, body: &[u8]) -> Answer {
+    fn exchange(&self, body: &[u8]) -> GithubResponse {
         let sent = String::from_utf8_lossy(body).into_owned();
         let field = |name: &str| {
             sent.split('&')
@@ -170,7 +170,7 @@ impl Github {
         shown.is_some_and(|shown| self.tokens().access.iter().any(|token| token == shown))
     }
 
-    fn created(&self, at: &str, request: &Value) -> Answer {
+    fn created(&self, at: &str, request: &Value) -> GithubResponse {
         let name = request["name"].as_str().expect("a name");
         let full = format!("ada-l/{name}");
         let path = self.path(&full);
@@ -190,7 +190,7 @@ impl Github {
     }
 
     #[allow(clippy::disallowed_methods, reason = "the other side of git is git")]
-    async fn git(&self, head: &hyper::http::request::Parts, path: &str, body: Bytes) -> Answer {
+    async fn git(&self, head: &hyper::http::request::Parts, path: &str, body: Bytes) -> GithubResponse {
         // Only the password counts: GitHub ignores the user name with a token.
         let shown = head
             .headers
@@ -281,7 +281,7 @@ pub fn options(url: &str) -> Vec<String> {
 }
 
 /// Response of a CGI program (RFC 3875, 6).
-fn cgi(output: &[u8]) -> Answer {
+fn cgi(output: &[u8]) -> GithubResponse {
     let end = output
         .windows(4)
         .position(|four| four == b"\r\n\r\n")
@@ -301,7 +301,7 @@ fn cgi(output: &[u8]) -> Answer {
     response
 }
 
-fn answer(status: StatusCode, body: &Value) -> Answer {
+fn answer(status: StatusCode, body: &Value) -> GithubResponse {
     let mut response = Response::new(Full::from(body.to_string()));
     *response.status_mut() = status;
     let json = "application/json".parse().expect("a header");
