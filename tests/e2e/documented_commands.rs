@@ -202,6 +202,21 @@ async fn a_reader_types_each_command_of_the_readme_and_the_guide() {
     assert!(reader.runs("fsa db url shop").contains("postgresql://"));
     reader.runs("fsa port set shop 3000 --host-header localhost");
 
+    // Snapshots.
+    reader.runs("fsa snapshot create shop --name before-the-upgrade");
+    assert!(
+        reader
+            .runs("fsa snapshot list shop")
+            .contains("before-the-upgrade")
+    );
+    reader.runs("fsa snapshot diff shop before-the-upgrade");
+    assert!(
+        reader
+            .runs("fsa restore shop before-the-upgrade")
+            .contains("RUNNING")
+    );
+    reader.runs("fsa snapshot delete shop before-the-upgrade");
+
     // Agents and other people.
     reader.runs("fsa agent set-key ANTHROPIC_API_KEY < key");
     reader.runs("fsa agent show shop");
