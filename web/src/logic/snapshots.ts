@@ -11,6 +11,7 @@ export const causeLabels: Record<Snapshot["cause"], string> = {
   agent: "Agent",
   "before-restore": "Before restore",
   backup: "Backup",
+  branch: "New branch",
 };
 
 /** The name, or what identifies a snapshot without one. */
