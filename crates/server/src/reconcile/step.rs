@@ -69,7 +69,9 @@ impl StepKind {
             Self::EnsureContainer => &[Self::StopContainer, Self::EnsureNetwork, Self::EnsureDatabase],
             Self::AwaitTerminal => &[Self::EnsureContainer, Self::EnsureNetwork],
             Self::Destroy => &[Self::StopContainer],
-            Self::RemoveVolume | Self::DropDatabase => &[Self::Destroy],
+            Self::DropDatabase => &[Self::Destroy],
+            // A database may be on the volume.
+            Self::RemoveVolume => &[Self::Destroy, Self::DropDatabase],
         }
     }
 }
