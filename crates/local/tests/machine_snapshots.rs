@@ -399,6 +399,43 @@ fn snapshots_and_restores_do_not_lift_the_limit_of_a_volume() {
 }
 
 #[test]
+fn a_copy_of_a_volume_has_a_separate_limit() {
+    on_both(|data, pool| {
+        if !data.is_btrfs() {
+            return;
+        }
+        let volume = volume(data, pool);
+        pool.set_limit(volume.sandbox.volume, 64 * MIB, false).unwrap();
+        fill(&volume.home.join("large"), 40 * MIB).unwrap();
+        let snapshot = volume.snapshot(pool);
+        let copy = SandboxRef {
+            id: SandboxId::generate(),
+            volume: VolumeId::generate(),
+            ..volume.sandbox.clone()
+        };
+
+        pool.clone_snapshot(volume.sandbox.volume, snapshot, &copy)
+            .unwrap();
+        pool.set_limit(copy.volume, 128 * MIB, false).unwrap();
+
+        let (of_volume, of_copy) = (pool.usage(&volume.sandbox), pool.usage(&copy));
+        assert_eq!(of_volume.limit_bytes, Some(64 * MIB));
+        assert_eq!(of_copy.limit_bytes, Some(128 * MIB));
+        // What is shared is charged to the volume that wrote it.
+        assert!(
+            of_volume.bytes > 40 * MIB && of_copy.bytes < MIB,
+            "{of_volume:?} {of_copy:?}"
+        );
+        // The same when the copy has snapshots.
+        let of_the_copy = SnapshotId::generate();
+        pool.create_snapshot(&copy, of_the_copy).unwrap();
+        pool.restore_snapshot(&copy, of_the_copy).unwrap();
+        assert_eq!(pool.usage(&copy).limit_bytes, Some(128 * MIB));
+        assert_eq!(pool.usage(&volume.sandbox).limit_bytes, Some(64 * MIB));
+    });
+}
+
+#[test]
 fn the_bytes_of_a_snapshot_are_those_that_nothing_else_has() {
     on_both(|data, pool| {
         let volume = volume(data, pool);

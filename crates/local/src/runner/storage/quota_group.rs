@@ -66,17 +66,27 @@ impl BtrfsPool {
         )?;
         Ok(())
     }
+}
 
-    /// Puts a subvolume that is about to become the living volume into the volume's group.
-    ///
-    /// # Errors
-    /// The file system's.
-    #[allow(clippy::unused_self, reason = "the group is the pool's")]
-    pub(super) fn join_quota_group(&self, restored: &File) -> io::Result<()> {
-        match group_of(restored)? {
-            Some(group) => assign(restored, subvolume_id(restored)?, group),
-            None => Ok(()),
-        }
+/// Puts a subvolume that is about to become the living volume into the volume's group.
+///
+/// # Errors
+/// The file system's.
+pub(super) fn join_quota_group(restored: &File) -> io::Result<()> {
+    match group_of(restored)? {
+        Some(group) => assign(restored, subvolume_id(restored)?, group),
+        None => Ok(()),
+    }
+}
+
+/// Removes the name of another volume's group from a subvolume that was made from a snapshot of that volume.
+///
+/// # Errors
+/// The file system's.
+pub(super) fn forget_quota_group(restored: &File) -> io::Result<()> {
+    match rustix::fs::fremovexattr(restored, ATTRIBUTE) {
+        Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     btrfs::{BtrfsPool, trash_of},
     exclusive::exclusive_bytes,
     ioctl,
+    quota_group::{forget_quota_group, join_quota_group},
     snapshots::adopt_root,
 };
 
@@ -78,7 +79,12 @@ impl BtrfsPool {
         if exists && let Some(bytes) = self.quota(&File::open(&living)?)?.1 {
             ioctl::limit_group(File::open(&restored)?, 0, bytes)?;
         }
-        self.join_quota_group(&File::open(&restored)?)?;
+        if from == volume {
+            join_quota_group(&File::open(&restored)?)?;
+        } else {
+            // The group that the snapshot names is that of the other volume.
+            forget_quota_group(&File::open(&restored)?)?;
+        }
         rustix::fs::syncfs(File::open(&restored)?)?;
         let flags = if exists {
             RenameFlags::EXCHANGE
