@@ -107,13 +107,13 @@ pub async fn insert(tx: &mut PgConnection, new: NewSnapshot<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The number of the project's snapshots, in any state.
+/// The number of the project's snapshots in all branches, without those that are being deleted.
 ///
 /// # Errors
 /// The database does not answer.
 pub async fn count(tx: &mut PgConnection, project: ProjectId) -> Result<i64> {
     Ok(
-        sqlx::query_scalar("select count(*) from snapshots where project_id = $1")
+        sqlx::query_scalar("select count(*) from snapshots where project_id = $1 and deleted_at is null")
             .bind(project.0)
             .fetch_one(tx)
             .await?,
