@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 declare -A PACKAGES=(
-    # The runtime and its network; PostgreSQL's server for both clusters; storage on btrfs; what cargo's build scripts call.
+    # The runtime and its network; PostgreSQL for the control plane and the projects; storage on btrfs; what cargo's build scripts call.
     [run]="runc nftables iproute2 uidmap passt postgresql btrfs-progs zstd git ca-certificates curl gcc libc6-dev make rust"
     # npm fetches Node and Claude Code for the image, and runs on any version of Node.
     [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
@@ -115,6 +115,11 @@ as_root apt-get -qq update </dev/null >&2 ||
     die "apt-get update failed: check the network and /etc/apt/sources.list*, or install these yourself: ${missing[*]}"
 [ -z "$need_rust" ] || install_rust
 [ ${#missing[@]} -gt 0 ] || exit 0
+if [[ " ${missing[*]} " == *" postgresql "* ]]; then
+    # For the projects' databases, where this Debian has it. PostgreSQL's package has the contributed extensions.
+    pgvector=$(apt-cache depends postgresql | sed -n 's/.*Depends: \(postgresql-[0-9]*\)$/\1-pgvector/p')
+    [ -n "$pgvector" ] && apt-cache show "$pgvector" >/dev/null 2>&1 && missing+=("$pgvector")
+fi
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 say "installing ${missing[*]}"
 

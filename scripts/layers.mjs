@@ -50,8 +50,9 @@ export const modules = {
 
   'crates/local': {
     layers: [
+      ['project_databases'], // one server per volume
       ['driver'],
-      ['database_proxy', 'databases'],
+      ['database_proxy'],
       ['runner'], // the privileged half
       ['protocol'], // messages between driver and runner
       ['images', 'postgres', 'malloc_arenas', 'privileges'],

@@ -111,7 +111,7 @@ async fn a_server_crash_does_not_affect_a_sandbox() {
     terminal.until("before-the-42").await;
     let mut database = TestTerminal::open(&world.api(), "busy", "psql").await;
     database.type_in("psql -X\r").await;
-    database.until("=>").await;
+    database.until("=#").await;
     database
         .type_in("begin; create temporary table kept as select 7 as n;\r")
         .await;

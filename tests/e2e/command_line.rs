@@ -120,7 +120,7 @@ async fn the_command_line_manages_a_project() {
     let (_, out, _) = run(&["db", "psql", "todo", "--", "-Atc", "select 42"]);
     assert_eq!(out, "42\n");
     let mut psql = PtyProgram::of(&mut world.command(&["db", "psql", "todo"]));
-    psql.until("=> ");
+    psql.until("=# ");
     psql.type_in("select 40 + 2;\r");
     psql.until("42");
     psql.type_in("\\q\r");

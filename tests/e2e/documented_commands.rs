@@ -195,7 +195,7 @@ async fn a_reader_types_each_command_of_the_readme_and_the_guide() {
         "first\nsecond\n\nsrc:\nindex.js\n"
     );
     let mut psql = reader.types("fsa db psql shop");
-    psql.until("=> ");
+    psql.until("=# ");
     psql.type_in("\\q\r");
     assert_eq!(psql.end().0, Some(0));
     reader.runs("fsa db psql shop -- -c 'select now()'");

@@ -390,7 +390,7 @@ async fn no_secret_leaks_while_every_feature_is_used() {
     assert!(leaked.is_empty(), "{leaked:?}");
     assert!(texts.contains(WORD), "the search finds existing text");
 
-    // The machine's disk, with all writes flushed: sandboxes' files, logs, both clusters.
+    // The machine's disk, with all writes flushed: sandboxes' files, logs, the control cluster, the databases.
     let (status, answer) = api
         .answer(
             api.request(Method::POST, "/api/projects/day/stop")
@@ -410,7 +410,7 @@ async fn no_secret_leaks_while_every_feature_is_used() {
         searched(&secrets, &data.join("control")),
         "the description is in a row"
     );
-    for folder in ["runner/sandboxes", "projects", "run", "logs", "images"] {
+    for folder in ["runner/sandboxes", "runner/databases", "run", "logs", "images"] {
         searched(&secrets, &data.join(folder));
     }
 
@@ -423,7 +423,14 @@ async fn no_secret_leaks_while_every_feature_is_used() {
         !searched(&secrets, &data.join("runner/volumes")),
         "the agent's file is gone"
     );
-    for folder in ["runner/sandboxes", "control", "projects", "run", "logs", "images"] {
+    for folder in [
+        "runner/sandboxes",
+        "control",
+        "runner/databases",
+        "run",
+        "logs",
+        "images",
+    ] {
         searched(&secrets, &data.join(folder));
     }
     world.serve();

@@ -23,7 +23,7 @@ use nix::{
 
 use crate::{api::Api, exported, leftovers, reserved_port::ReservedPort};
 
-/// Timeout of a server's start; the first start creates two database clusters.
+/// Timeout of a server's start; the first start creates the control cluster.
 const START: Duration = Duration::from_secs(240);
 
 /// Name of the device that pasta needs, in the world of a plain user.
@@ -295,7 +295,7 @@ impl World {
         assert!(left.is_empty(), "after the end there is still: {left:#?}");
     }
 
-    /// Stops what outlives the server: sandboxes, database proxy, clusters.
+    /// Stops what outlives the server: sandboxes, database proxy, PostgreSQL.
     pub fn halt(&self) {
         let output = self.fsa(&["halt", "--yes"]);
         assert!(

@@ -375,6 +375,16 @@ pub trait Databases: Send + Sync {
         Ok(None)
     }
 
+    /// The end of the log of the database's own server; `None` where it has none, or shares one with other projects.
+    async fn log(&self, _volume: VolumeId) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Numbers of database servers, for metrics; `None` where they are not the driver's.
+    fn server_counts(&self) -> Option<ServerCounts> {
+        None
+    }
+
     /// Notifications of changes of databases. The stream ends when the value is dropped.
     fn changes(&self) -> BoxStream<Requeue> {
         Box::pin(futures_util::stream::pending())
@@ -382,6 +392,17 @@ pub trait Databases: Send + Sync {
 
     /// Every database of this installation, by the name of its role.
     async fn inventory(&self) -> Result<Vec<String>>;
+}
+
+/// Numbers of database servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerCounts {
+    /// As last observed.
+    pub running: u64,
+    /// Since the start of this process.
+    pub starts: u64,
+    /// Of idle servers, since the start of this process.
+    pub stops: u64,
 }
 
 /// A shared driver.

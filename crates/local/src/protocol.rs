@@ -5,6 +5,8 @@
 //! and numbers, never a path: the runner derives paths itself and checks every argument again.
 //! Responses come in any order, and carry the request's number.
 
+mod database;
+
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, Write as _},
@@ -28,6 +30,8 @@ use rustix::{
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use database::{DatabaseExit, DatabaseSetup, ObservedServer, StopWhen, check as check_database};
 
 use crate::images::{DiffId, LayerBlob, UnpackedLayer};
 
@@ -167,6 +171,49 @@ pub enum Request {
     UsedLayers,
     /// Size and fill of the storage pool.
     Storage,
+    /// Records what the volume's database has to be. Starts nothing.
+    EnsureDatabase {
+        volume: VolumeId,
+        setup: DatabaseSetup,
+    },
+    /// Starts the volume's database server, closed to clients. A running one stays as it is.
+    StartDatabase {
+        volume: VolumeId,
+    },
+    /// Opens the server's socket to clients.
+    OpenDatabase {
+        volume: VolumeId,
+    },
+    /// Answered by [`Response::Stopped`].
+    StopDatabase {
+        volume: VolumeId,
+        when: StopWhen,
+    },
+    /// Stops the server and removes the files.
+    RemoveDatabase {
+        volume: VolumeId,
+    },
+    /// Copies a database to a volume that has none. The source's server is stopped for it.
+    CopyDatabase {
+        from: VolumeId,
+        to: VolumeId,
+        setup: DatabaseSetup,
+    },
+    /// Answered by [`Response::Databases`] with one, or none where the volume has no database.
+    ObserveDatabase {
+        volume: VolumeId,
+    },
+    /// Every volume's database.
+    Databases,
+    DatabaseDisk {
+        volume: VolumeId,
+    },
+    /// The end of the server's log.
+    DatabaseLog {
+        volume: VolumeId,
+        /// At most.
+        bytes: u64,
+    },
     /// Leftovers on the machine: interfaces, control groups, mounts, tables, sandboxes' folders.
     /// For tests and `fsa doctor`.
     Leftovers,
@@ -205,6 +252,19 @@ pub enum Response {
         layers: Vec<DiffId>,
     },
     Storage(StorageStatus),
+    /// Whether the database server does not run.
+    Stopped {
+        stopped: bool,
+    },
+    Databases {
+        servers: Vec<ObservedServer>,
+    },
+    Disk {
+        bytes: u64,
+    },
+    Log {
+        text: String,
+    },
     Leftovers {
         what: Vec<String>,
     },
@@ -309,6 +369,8 @@ pub enum Push {
         sandbox: SandboxRef,
         how: ExitCause,
     },
+    /// A database server ended without a request.
+    DatabaseExited(DatabaseExit),
 }
 
 /// From `fsa serve` to the runner.

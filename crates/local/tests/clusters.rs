@@ -49,13 +49,6 @@ async fn both_clusters_start_side_by_side_and_a_second_start_finds_them() {
             server_process(projects.folder())
         )
     );
-    assert!(
-        scalar::<bool>(
-            &projects,
-            "SELECT EXISTS (SELECT FROM pg_database WHERE datistemplate AND datname LIKE 'fsa%')"
-        )
-        .await
-    );
     assert_eq!(
         scalar::<String>(
             &control,

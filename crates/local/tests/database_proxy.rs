@@ -1,26 +1,24 @@
-//! Database proxy tests: the proxy as a process, between real clients and a real projects cluster.
+//! Database proxy tests: the proxy as a process, between real clients and real database servers. They need
+//! root, like `fsa serve` for the servers.
 
 mod machine;
+mod servers;
 
 use std::{
     io::Write as _,
     net::{Shutdown, TcpListener, TcpStream},
     os::fd::OwnedFd,
     process::{Command, Output, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use fsa_driver::Databases as _;
-use fsa_local::{
-    database_proxy::{self, DatabaseProxyClient, DatabaseProxyConfig},
-    databases::LocalDatabases,
-    postgres::Cluster,
-};
-use fsa_model::{DatabaseSpec, ProjectId, ProjectName, ResourceName, Size, VolumeId};
-use machine::{Machine, end_process};
+use fsa_local::database_proxy::{self, DatabaseProxyClient, DatabaseProxyConfig};
+use fsa_model::{DatabaseSpec, Size};
+use machine::end_process;
 use rustix::process::Signal;
 use secrecy::ExposeSecret as _;
+use servers::{Servers, code};
 use sqlx::{
     Connection as _, Executor as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgSslMode},
@@ -41,13 +39,11 @@ fn proxy_process() {
 }
 
 struct World {
-    machine: Machine,
-    cluster: Cluster,
-    databases: Arc<LocalDatabases>,
     proxy: DatabaseProxyClient,
+    servers: Servers,
 }
 
-/// A sandbox from the proxy's point of view: a socket, and its role.
+/// A sandbox from the proxy's point of view: a socket, and its database.
 struct Sandbox {
     spec: DatabaseSpec,
     port: u16,
@@ -55,28 +51,17 @@ struct Sandbox {
 
 impl World {
     async fn new() -> Self {
-        let machine = Machine::new();
-        let cluster = machine.projects().await;
-        let databases = Arc::new(LocalDatabases::new(cluster.clone()));
-        let proxy = start(&machine, &cluster).await;
-        Self {
-            machine,
-            cluster,
-            databases,
-            proxy,
-        }
+        let servers = Servers::new().await;
+        let proxy = start(&servers).await;
+        Self { proxy, servers }
     }
 
     async fn sandbox(&self, name: &str) -> Sandbox {
-        let project = ProjectId::generate();
-        let spec = DatabaseSpec {
-            project,
-            volume: VolumeId::of_main(project),
-            resource: ResourceName::generate(&ProjectName::parse(name).unwrap()),
-            password: format!("secret of {name}").into(),
-            resources: Size::default().resources(),
-        };
-        self.databases.ensure(&spec).await.unwrap();
+        self.sandbox_of(servers::spec(name)).await
+    }
+
+    async fn sandbox_of(&self, spec: DatabaseSpec) -> Sandbox {
+        self.servers.databases.ensure(&spec).await.unwrap();
         let port = self.bind(&spec).await;
         Sandbox { spec, port }
     }
@@ -85,28 +70,24 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         self.proxy
-            .bind(&spec.resource, &spec.role(), OwnedFd::from(listener))
+            .bind(&spec.resource, spec.volume, &spec.role(), OwnedFd::from(listener))
             .await
             .unwrap();
         port
     }
 }
 
-async fn start(machine: &Machine, cluster: &Cluster) -> DatabaseProxyClient {
+async fn start(servers: &Servers) -> DatabaseProxyClient {
     let program = std::env::current_exe().unwrap();
     let arguments = ["--exact", "proxy_process", "--nocapture"].map(str::to_owned);
-    database_proxy::ensure_running(
-        &DatabaseProxyConfig::new(machine.folder.path(), cluster),
-        &program,
-        &arguments,
-    )
-    .await
-    .unwrap()
+    database_proxy::ensure_running(&DatabaseProxyConfig::new(servers.folder()), &program, &arguments)
+        .await
+        .unwrap()
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        let data = self.machine.folder.path().to_owned();
+        let data = self.servers.folder().to_owned();
         let ended = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -147,8 +128,13 @@ impl Sandbox {
         psql
     }
 
-    fn ask(&self, user: &DatabaseSpec, database: &str, query: &str) -> Output {
-        self.psql(user, database).args(["-c", query]).output().unwrap()
+    async fn ask(&self, user: &DatabaseSpec, database: &str, query: &str) -> Output {
+        // The test's own thread starts servers meanwhile.
+        tokio::process::Command::from(self.psql(user, database))
+            .args(["-c", query])
+            .output()
+            .await
+            .unwrap()
     }
 }
 
@@ -160,24 +146,18 @@ fn text(output: &Output) -> String {
     )
 }
 
-fn code(error: &sqlx::Error) -> String {
-    error
-        .as_database_error()
-        .and_then(|e| e.code())
-        .unwrap_or_default()
-        .into_owned()
-}
-
 #[tokio::test]
 async fn a_plain_psql_reaches_its_own_database() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
 
-    let output = ada.ask(
-        &ada.spec,
-        &ada.spec.role(),
-        "SELECT current_user || ' in ' || current_database()",
-    );
+    let output = ada
+        .ask(
+            &ada.spec,
+            &ada.spec.role(),
+            "SELECT current_user || ' in ' || current_database()",
+        )
+        .await;
 
     let role = ada.spec.role();
     assert_eq!(text(&output), format!("{role} in {role}\n"));
@@ -187,26 +167,97 @@ async fn a_plain_psql_reaches_its_own_database() {
 }
 
 #[tokio::test]
+async fn the_first_connection_starts_the_server_and_the_others_wait_for_it() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    assert!(!world.servers.runs(&ada.spec).await);
+
+    let connected = futures_util::future::join_all((0..30).map(|_| ada.connect())).await;
+
+    for connection in connected {
+        connection.unwrap().execute("SELECT 1").await.unwrap();
+    }
+    let counts = world.servers.databases.server_counts().unwrap();
+    assert_eq!((counts.starts, counts.running), (1, 1));
+}
+
+#[tokio::test]
+async fn an_idle_server_is_stopped_and_a_connection_that_arrives_meanwhile_starts_it_again() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let mut first = ada.connect().await.unwrap();
+    first
+        .execute("CREATE TABLE kept AS SELECT 7 AS seven")
+        .await
+        .unwrap();
+    first.close().await.unwrap();
+    let databases = &world.servers.databases;
+    while databases.servers().await.unwrap()[0].connections > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let now = tokio::time::Instant::now();
+    databases.stop_idle(now).await.unwrap();
+
+    let (stopped, connected) = tokio::join!(
+        databases.stop_idle(now + Duration::from_secs(3600)),
+        ada.connect()
+    );
+
+    stopped.unwrap();
+    let row = connected
+        .unwrap()
+        .fetch_one("SELECT seven FROM kept")
+        .await
+        .unwrap();
+    assert_eq!(row.get::<i32, _>(0), 7);
+}
+
+#[tokio::test]
+async fn connections_to_a_server_that_runs_need_no_fsa_serve() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let mut open = ada.connect().await.unwrap();
+    world.servers.client.end().await.unwrap();
+
+    open.execute("SELECT 1").await.unwrap();
+    ada.connect().await.unwrap().execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
 async fn the_password_of_another_sandbox_is_refused() {
     let world = World::new().await;
     let (ada, bob) = (world.sandbox("ada").await, world.sandbox("bob").await);
-    assert!(bob.ask(&bob.spec, &bob.spec.role(), "SELECT 1").status.success());
+    assert!(
+        bob.ask(&bob.spec, &bob.spec.role(), "SELECT 1")
+            .await
+            .status
+            .success()
+    );
 
-    for (user, database) in [
-        (&bob.spec, bob.spec.role()),
-        (&bob.spec, ada.spec.role()),
-        (&ada.spec, bob.spec.role()),
-        (&ada.spec, "postgres".to_owned()),
-        (&ada.spec, "template1".to_owned()),
-    ] {
-        let output = ada.ask(user, &database, "SELECT 1");
+    for (user, database) in [(&bob.spec, bob.spec.role()), (&bob.spec, ada.spec.role())] {
+        let output = ada.ask(user, &database, "SELECT 1").await;
         assert!(!output.status.success());
         assert!(
-            text(&output).contains("this sandbox reaches its own database"),
+            text(&output).contains("password authentication failed"),
             "{}",
             text(&output)
         );
     }
+    for database in ["postgres", "template1"] {
+        assert!(
+            ada.ask(&ada.spec, database, "SELECT 1").await.status.success(),
+            "{database}"
+        );
+    }
+    assert!(
+        ada.ask(&ada.spec, "postgres", "CREATE DATABASE shadow")
+            .await
+            .status
+            .success()
+    );
+    assert!(ada.ask(&ada.spec, "shadow", "SELECT 1").await.status.success());
+    let missing = ada.ask(&ada.spec, &bob.spec.role(), "SELECT 1").await;
+    assert!(text(&missing).contains("does not exist"), "{}", text(&missing));
     let superuser = ada
         .psql(&ada.spec, "postgres")
         .env("PGUSER", "fsa")
@@ -214,7 +265,7 @@ async fn the_password_of_another_sandbox_is_refused() {
         .output()
         .unwrap();
     assert!(
-        text(&superuser).contains("this sandbox reaches its own database"),
+        text(&superuser).contains("the user \"fsa\" is reserved"),
         "{}",
         text(&superuser)
     );
@@ -222,7 +273,9 @@ async fn the_password_of_another_sandbox_is_refused() {
         password: "guess".into(),
         ..ada.spec.clone()
     };
-    assert!(text(&ada.ask(&wrong, &ada.spec.role(), "SELECT 1")).contains("password authentication failed"));
+    assert!(
+        text(&ada.ask(&wrong, &ada.spec.role(), "SELECT 1").await).contains("password authentication failed")
+    );
     let replication = ada
         .psql(&ada.spec, &ada.spec.role())
         .arg("replication=database")
@@ -243,7 +296,7 @@ async fn an_interrupt_in_psql_ends_its_query() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    until_ada_sleeps(&world).await;
+    until_ada_sleeps(&world, &ada).await;
 
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(psql.id().cast_signed()).unwrap(),
@@ -262,8 +315,14 @@ async fn an_interrupt_in_psql_ends_its_query() {
 }
 
 /// Waits until ada's long query runs.
-async fn until_ada_sleeps(world: &World) {
-    let mut watcher = world.cluster.connect("postgres").await.unwrap();
+async fn until_ada_sleeps(world: &World, ada: &Sandbox) {
+    world
+        .servers
+        .databases
+        .start_server(ada.spec.volume)
+        .await
+        .unwrap();
+    let mut watcher = world.servers.as_superuser(&ada.spec, "postgres").await;
     let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)%' AND state = 'active' AND usename LIKE 'ada%'";
     while watcher.fetch_one(running).await.unwrap().get::<i64, _>(0) == 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -300,7 +359,7 @@ async fn a_cancel_key_of_another_sandbox_cancels_nothing() {
         .await
         .unwrap();
     // Where no query runs, a request to cancel it is forgotten.
-    until_ada_sleeps(&world).await;
+    until_ada_sleeps(&world, &ada).await;
     let mut own = tokio::net::TcpStream::connect(("127.0.0.1", ada.port))
         .await
         .unwrap();
@@ -338,19 +397,23 @@ async fn until(client: &mut tokio::net::TcpStream, expected: u8) -> Vec<u8> {
     }
 }
 
-/// Signs in without a password, which the cluster is configured to allow for this test.
+/// Signs in without a password, which the server is configured to allow for this test.
 async fn sign_in_by_hand(world: &World, client: &mut tokio::net::TcpStream, spec: &DatabaseSpec) -> Vec<u8> {
-    let rules = world.cluster.folder().join("pg_hba.conf");
+    world.servers.databases.start_server(spec.volume).await.unwrap();
+    let server = world.servers.folder().join("runner/servers");
+    let rules = server
+        .join(spec.volume.to_string())
+        .join("configuration/pg_hba.conf");
     let text = std::fs::read_to_string(&rules).unwrap();
     std::fs::write(&rules, format!("local {0} {0} trust\n{text}", spec.role())).unwrap();
     // A connection has the time of its server's last load from its start.
     let loaded = async || {
-        let mut superuser = world.cluster.connect("postgres").await.unwrap();
+        let mut superuser = world.servers.as_superuser(spec, "postgres").await;
         let row = superuser.fetch_one("SELECT pg_conf_load_time()::text").await;
         row.unwrap().get::<String, _>(0)
     };
     let before = loaded().await;
-    let mut superuser = world.cluster.connect("postgres").await.unwrap();
+    let mut superuser = world.servers.as_superuser(spec, "postgres").await;
     superuser.execute("SELECT pg_reload_conf()").await.unwrap();
     while loaded().await == before {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -374,11 +437,13 @@ async fn a_large_result_comes_through_whole() {
     let rows = 300_000;
     let started = Instant::now();
 
-    let output = ada.ask(
-        &ada.spec,
-        &ada.spec.role(),
-        &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT"),
-    );
+    let output = ada
+        .ask(
+            &ada.spec,
+            &ada.spec.role(),
+            &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT"),
+        )
+        .await;
 
     let rate = output.stdout.len() as f64 / started.elapsed().as_secs_f64() / 1e6;
     println!("through the proxy: {rate:.0} MB/s");
@@ -389,7 +454,7 @@ async fn a_large_result_comes_through_whole() {
             "-X",
             "-At",
             "-h",
-            world.cluster.socket_folder().to_str().unwrap(),
+            world.servers.socket_folder(&ada.spec).to_str().unwrap(),
             "-U",
             "fsa",
             "-d",
@@ -411,6 +476,7 @@ async fn a_large_result_comes_through_whole() {
 async fn a_large_input_goes_through_whole() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
+    drop(ada.connect().await.unwrap());
     let mut psql = ada
         .psql(&ada.spec, &ada.spec.role())
         .args([
@@ -441,25 +507,10 @@ async fn one_connection_too_many_is_refused_with_the_reason() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
     let mut held = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..64 {
         held.push(ada.connect().await.unwrap());
     }
 
-    // PostgreSQL's own limit for the role.
-    assert_eq!(code(&ada.connect().await.unwrap_err()), "53300");
-
-    // The proxy's limit, for a role that has more.
-    let mut superuser = world.cluster.connect("postgres").await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "ALTER ROLE {} CONNECTION LIMIT 1000",
-        ada.spec.role()
-    )))
-    .execute(&mut superuser)
-    .await
-    .unwrap();
-    for _ in 0..44 {
-        held.push(ada.connect().await.unwrap());
-    }
     assert_eq!(world.proxy.list().await.unwrap()[0].connections, 64);
     let error = ada.connect().await.unwrap_err();
     assert_eq!(code(&error), "53300");
@@ -470,6 +521,29 @@ async fn one_connection_too_many_is_refused_with_the_reason() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     ada.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_of_the_smallest_size_refuses_more_than_it_has_memory_for() {
+    let world = World::new().await;
+    let small = DatabaseSpec {
+        resources: Size::Micro.resources(),
+        ..servers::spec("small")
+    };
+    let small = world.sandbox_of(small).await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(small.connect().await.unwrap());
+    }
+    // PostgreSQL's own limit, which keeps a few for processes of its own.
+    let refused = loop {
+        match small.connect().await {
+            Ok(connection) => held.push(connection),
+            Err(error) => break error,
+        }
+        assert!(held.len() < 64, "it never refuses");
+    };
+    assert_eq!(code(&refused), "53300", "{refused}");
 }
 
 #[tokio::test]
@@ -524,14 +598,23 @@ async fn a_client_that_ends_its_direction_still_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_down_is_a_postgresql_error_and_is_reached_once_it_is_back() {
+async fn a_server_that_cannot_start_is_a_postgresql_error_and_is_reached_once_it_can() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
-    world.cluster.stop().await.unwrap();
+    let mut first = ada.connect().await.unwrap();
+    first
+        .execute("ALTER SYSTEM SET shared_buffers = '900GB'")
+        .await
+        .unwrap();
+    drop(first);
+    world.servers.kill(&ada.spec).await;
 
-    assert_eq!(code(&ada.connect().await.unwrap_err()), "57P03");
+    let error = ada.connect().await.unwrap_err();
 
-    world.cluster.ensure_running().await.unwrap();
+    assert_eq!(code(&error), "57P03", "{error}");
+    assert!(error.to_string().contains("cannot start"), "{error}");
+    let settings = world.servers.files(&ada.spec).join("data/postgresql.auto.conf");
+    std::fs::write(settings, "").unwrap();
     ada.connect().await.unwrap();
 }
 
@@ -565,7 +648,7 @@ async fn a_socket_that_does_not_listen_is_refused() {
 
     let error = world
         .proxy
-        .bind(&ada.spec.resource, "ada", stream.into())
+        .bind(&ada.spec.resource, ada.spec.volume, "ada", stream.into())
         .await
         .unwrap_err();
 
@@ -597,9 +680,9 @@ async fn concurrent_starters_find_one_proxy() {
     end_process(process.cast_signed(), Signal::KILL);
 
     let (a, b, c) = tokio::join!(
-        start(&world.machine, &world.cluster),
-        start(&world.machine, &world.cluster),
-        start(&world.machine, &world.cluster)
+        start(&world.servers),
+        start(&world.servers),
+        start(&world.servers)
     );
 
     let processes = [
@@ -619,7 +702,7 @@ async fn the_proxy_runs_in_a_new_session_and_its_socket_is_private() {
     let session = rustix::process::getsid(rustix::process::Pid::from_raw(process)).unwrap();
 
     assert_eq!(session.as_raw_nonzero().get(), process);
-    let socket = world.machine.folder.path().join("run/gate.sock");
+    let socket = world.servers.folder().join("run/gate.sock");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(socket).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();

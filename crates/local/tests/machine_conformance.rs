@@ -1,9 +1,10 @@
 //! Driver conformance suite for the local driver and its databases: with the real runtime, the machine's own
-//! files as root file system, and a separate PostgreSQL.
+//! files as root file system, and its own PostgreSQL.
 //!
 //! It needs root, like `fsa serve` for networks and limits of sandboxes.
 
 mod machine;
+mod servers;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -11,13 +12,19 @@ use async_trait::async_trait;
 use fsa_driver::{SharedDatabases, SharedDriver};
 use fsa_driver_testing::conformance::World;
 use fsa_local::{
-    LocalConfig, LocalDriver, databases::LocalDatabases, driver::RunnerLink, postgres::Cluster, privileges,
+    LocalConfig, LocalDriver,
+    driver::{Client, RunnerLink},
+    privileges,
+    project_databases::{IDLE_STOP, ProjectDatabases},
 };
 use fsa_model::{DatabaseSpec, Image, SandboxRef};
-use machine::{Machine, end_process};
+use machine::end_process;
 use rustix::process::Signal;
 use secrecy::ExposeSecret as _;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{
+    Connection as _, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
 use tempfile::TempDir;
 
 /// Echo server for any number of clients.
@@ -31,49 +38,51 @@ while True:
 
 struct Local {
     driver: Arc<LocalDriver>,
-    databases: Arc<LocalDatabases>,
-    cluster: Cluster,
-    // Drop order: the runner ends with the driver, and the folders go last.
+    databases: Arc<ProjectDatabases>,
+    // Drop order: the runner ends with the driver, and the folder goes last.
     data: TempDir,
-    _machine: Machine,
 }
 
 impl Local {
     async fn new() -> Self {
-        let machine = Machine::new();
-        let cluster = machine.projects().await;
         let data = tempfile::Builder::new().prefix("fsa-ld-").tempdir().unwrap();
         privileges::prepare_data_dir(data.path(), 0, 0).unwrap();
         let config = LocalConfig::new(data.path(), sandboxd());
-        let link = RunnerLink::start(&runner(), &[], &config.runner).unwrap();
-        let driver = LocalDriver::open(config, link, None).await.unwrap();
+        let link = RunnerLink::start(&servers::runner(), &[], &config.runner).unwrap();
+        let client = Client::greet(link).await.unwrap();
+        let driver = LocalDriver::with(config, Arc::clone(&client), None)
+            .await
+            .unwrap();
         assert_eq!(driver.hello().blockers, Vec::<String>::new());
         Self {
             driver,
-            databases: Arc::new(LocalDatabases::new(cluster.clone())),
-            cluster,
+            databases: ProjectDatabases::open(data.path(), client, IDLE_STOP).unwrap(),
             data,
-            _machine: machine,
         }
     }
 
     async fn sign_in(&self, database: &DatabaseSpec) -> Result<PgConnection, String> {
-        let options = self
-            .cluster
-            .connect_options(&database.role())
+        self.databases
+            .start_server(database.volume)
+            .await
+            .map_err(|error| error.to_string())?;
+        let sockets = self.data.path().join("sockets");
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(sockets.join(database.volume.to_string()))
             .username(&database.role())
-            .password(database.password.expose_secret());
+            .password(database.password.expose_secret())
+            .database(&database.role())
+            .ssl_mode(PgSslMode::Disable);
         PgConnection::connect_with(&options)
             .await
             .map_err(|error| error.to_string())
     }
 }
 
-/// Cargo puts the examples next to the tests.
-fn runner() -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let built = program.parent().and_then(|deps| deps.parent()).unwrap();
-    built.join("examples/runner")
+impl Drop for Local {
+    fn drop(&mut self) {
+        servers::kill_all(self.data.path());
+    }
 }
 
 #[allow(

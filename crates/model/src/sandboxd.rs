@@ -322,6 +322,8 @@ pub enum LogSource {
     Git,
     /// sandboxd: messages about starts, exits and restarts.
     Sandbox,
+    /// The project's database server.
+    Database,
 }
 
 /// One terminal session in `GET /v1/terminals`.

@@ -15,7 +15,7 @@ use prometheus_client::{
         MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::Gauge,
+        gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
     registry::Registry,
@@ -75,12 +75,64 @@ impl Collector for RegionCalls {
     }
 }
 
+/// The database servers of the regions that have one per volume, collected on each scrape.
+struct DatabaseServers(Regions);
+
+impl std::fmt::Debug for DatabaseServers {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("DatabaseServers")
+    }
+}
+
+impl Collector for DatabaseServers {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let counts: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|region| Some((region.name.as_str(), region.databases.server_counts()?)))
+            .collect();
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let mut running = encoder.encode_descriptor(
+            "database_servers_running",
+            "Running database servers of projects, as last observed",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (region, counts) in &counts {
+            let number = i64::try_from(counts.running).unwrap_or(i64::MAX);
+            ConstGauge::new(number).encode(running.encode_family(&[("region", *region)])?)?;
+        }
+        let mut starts = encoder.encode_descriptor(
+            "database_server_starts",
+            "Starts of projects' database servers",
+            None,
+            MetricType::Counter,
+        )?;
+        for (region, counts) in &counts {
+            ConstCounter::new(counts.starts).encode(starts.encode_family(&[("region", *region)])?)?;
+        }
+        let mut stops = encoder.encode_descriptor(
+            "database_server_idle_stops",
+            "Stops of projects' database servers that were idle",
+            None,
+            MetricType::Counter,
+        )?;
+        for (region, counts) in &counts {
+            ConstCounter::new(counts.stops).encode(stops.encode_family(&[("region", *region)])?)?;
+        }
+        Ok(())
+    }
+}
+
 impl Metrics {
     /// Metrics of a process with these regions.
     #[must_use]
     pub fn new(regions: &Regions) -> Self {
         let mut registry = Registry::with_prefix("fsa");
         registry.register_collector(Box::new(RegionCalls(regions.clone())));
+        registry.register_collector(Box::new(DatabaseServers(regions.clone())));
         let requests = Family::default();
         // Half a millisecond to half a minute, in seconds.
         let latency = Family::new_with_constructor(

@@ -86,7 +86,7 @@ fn database_start_up() {
             b"user\0",
             b"database\0",
             b"p_one\0",
-            b"postgres\0",
+            b"fsa\0",
             b"replication\0",
             b"options\0",
             b"\0\0",
@@ -100,7 +100,8 @@ fn database_start_up() {
                             panic!("what is passed on is a start-up packet");
                         };
                         assert!(passed.authorize("p_one").is_ok());
-                        assert!(passed.authorize("postgres").is_err());
+                        let bootstrap = (b"user".to_vec(), b"fsa".to_vec());
+                        assert!(!passed.parameters.contains(&bootstrap));
                         "let in".into()
                     }
                     Err(_) => "kept out".into(),

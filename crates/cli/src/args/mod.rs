@@ -20,7 +20,7 @@ pub use self::{
     branch::Branch,
     git::{Git, GitCredential},
     project::{Db, Env, Events, Lifecycle, Project, ProjectCreate, ProjectSet},
-    sandbox::{Cp, Debug, Exec, Logs, Open, Port, Terminal},
+    sandbox::{Cp, Debug, Exec, Logs, LogsSource, Open, Port, Terminal},
     server::{Image, Keys, ServerKeys, Shutdown},
     snapshot::{Restore, Snapshot},
 };

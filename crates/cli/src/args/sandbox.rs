@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use fsa_model::api::HostHeader;
 
 #[derive(Debug, Default, Args)]
@@ -87,8 +87,18 @@ pub struct Cp {
 pub struct Logs {
     pub project: String,
     /// Follow new lines
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "source")]
     pub follow: bool,
+    /// Log of the start command, or of the project's database server
+    #[arg(long, value_enum, default_value_t = LogsSource::Sandbox, hide_default_value = true)]
+    pub source: LogsSource,
+}
+
+/// What `fsa logs` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogsSource {
+    Sandbox,
+    Database,
 }
 
 #[derive(Debug, Args)]

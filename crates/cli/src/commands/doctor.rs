@@ -252,11 +252,11 @@ pub(super) async fn check_postgresql(config: &ServeConfig) -> Check {
             "its server programs are missing: install them (Debian: apt-get install postgresql)",
         ),
         Ok(found) => {
-            let newest = &found[0];
-            Check::good(
-                "PostgreSQL",
-                format!("{} in {}", newest.major, newest.bin.display()),
-            )
+            let names: Vec<_> = found
+                .iter()
+                .map(|installation| format!("{} in {}", installation.major, installation.bin.display()))
+                .collect();
+            Check::good("PostgreSQL", names.join(", "))
         }
         Err(error) => Check::new("PostgreSQL", CheckState::Bad, error.to_string()),
     }

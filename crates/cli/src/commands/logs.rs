@@ -8,7 +8,7 @@ use fsa_model::{
 use futures_util::TryStreamExt as _;
 
 use crate::{
-    args::Logs,
+    args::{Logs, LogsSource},
     client::{Client, encode},
     failure::{Failure, Outcome},
     output,
@@ -17,7 +17,11 @@ use crate::{
 pub async fn run(client: &Client, logs: &Logs, json: bool) -> Outcome {
     let path = format!("/api/projects/{}/logs", encode(&logs.project));
     if !logs.follow {
-        let page: Page<LogLine> = client.get(&format!("{path}?follow=false")).await?;
+        let source = match logs.source {
+            LogsSource::Sandbox => "",
+            LogsSource::Database => "&source=database",
+        };
+        let page: Page<LogLine> = client.get(&format!("{path}?follow=false{source}")).await?;
         output::print(json, &page, |page| page.items.iter().for_each(show));
         return Ok(0);
     }
@@ -37,7 +41,7 @@ pub async fn run(client: &Client, logs: &Logs, json: bool) -> Outcome {
 
 fn show(line: &LogLine) {
     match line.source {
-        LogSource::Stdout => output::line(&line.text),
+        LogSource::Stdout | LogSource::Database => output::line(&line.text),
         LogSource::Stderr | LogSource::Git => output::notice(&line.text),
         LogSource::Sandbox => output::notice(&format!("[{}] {}", line.at.format("%T"), line.text)),
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fsa_driver::Driver as _;
-use fsa_local::{LocalDriver, database_proxy, driver::Client};
+use fsa_local::{LocalDriver, database_proxy, driver::Client, project_databases::ProjectDatabases};
 use nix::unistd::Uid;
 
 use super::serve::{data_dir_lock::DataDirLock, local, log};
@@ -57,6 +57,8 @@ pub fn run(shutdown: Shutdown) -> Outcome {
         database_proxy::end(&config.data_dir)
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
+        let databases = ProjectDatabases::open(&config.data_dir, Arc::clone(&runner), config.database_idle)?;
+        databases.stop_all().await.map_err(failed)?;
         let [control, projects] = local::clusters(&config, None);
         let (control, projects) = tokio::join!(control.stop(), projects.stop());
         control
@@ -64,7 +66,7 @@ pub fn run(shutdown: Shutdown) -> Outcome {
             .map_err(|error| Failure::failed(error.to_string()))?;
         runner.end().await.map_err(failed)?;
         output::notice(&format!(
-            "Stopped {} sandboxes, the database proxy and both PostgreSQL clusters.",
+            "Stopped {} sandboxes, the database proxy and PostgreSQL.",
             sandboxes.len()
         ));
         Ok(0)
@@ -79,7 +81,7 @@ fn confirmed() -> Result<bool, Failure> {
     }
     let _ = write!(
         std::io::stderr(),
-        "This stops every sandbox and both PostgreSQL clusters of this machine. Continue? [y/N] "
+        "This stops every sandbox and every PostgreSQL server of this machine. Continue? [y/N] "
     );
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;

@@ -12,9 +12,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use fsa_local::runner::Storage;
+use fsa_local::{project_databases, runner::Storage};
 use fsa_model::{address::Network, limits::Limits};
 use fsa_server::settings::{AuditRetention, Retention};
 use secrecy::SecretString;
@@ -49,6 +50,8 @@ pub struct ServeConfig {
     pub storage: Option<Storage>,
     pub storage_size_mib: Option<u64>,
     pub postgres_bin: Option<PathBuf>,
+    /// Time without a connection after which a project's database server is stopped.
+    pub database_idle: Duration,
     pub user: String,
     pub allow_networks: Vec<String>,
     pub allow_registries: Vec<String>,
@@ -157,6 +160,11 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         storage,
         storage_size_mib: settings.storage_size_mib,
         postgres_bin: settings.postgres_bin,
+        database_idle: settings
+            .database_idle_minutes
+            .map_or(project_databases::IDLE_STOP, |minutes| {
+                Duration::from_secs(60 * u64::from(minutes.max(1)))
+            }),
         user: settings.user.unwrap_or_else(|| "fsa".into()),
         default_region: settings.default_region,
     })

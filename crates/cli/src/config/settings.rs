@@ -101,6 +101,9 @@ settings! {
         /// Folder of PostgreSQL's programs [default: the newest under /usr/lib/postgresql]
         #[arg(long, env = "FSA_POSTGRES_BIN", value_hint = ValueHint::DirPath)]
         pub postgres_bin: PathBuf,
+        /// Minutes without a connection after which a project's database server is stopped [default: 5]
+        #[arg(long, env = "FSA_DATABASE_IDLE_MINUTES")]
+        pub database_idle_minutes: u32,
         /// System user that the server runs as when started as root; created if missing [default: fsa]
         #[arg(long, env = "FSA_USER")]
         pub user: String,

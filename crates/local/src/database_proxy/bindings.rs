@@ -1,15 +1,15 @@
-//! Bindings of the database proxy: a listening socket per sandbox, and the role that it allows.
+//! Bindings of the database proxy: a listening socket per sandbox, and the volume whose server it
+//! reaches.
 
 use std::{
     collections::{BTreeMap, HashSet},
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use fsa_model::ResourceName;
+use fsa_model::{ResourceName, VolumeId};
 use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
@@ -17,10 +17,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{relay::BufferPool, session};
+use super::{relay::BufferPool, servers::Servers, session};
 
-/// Maximum of a sandbox's concurrent authorized connections. PostgreSQL limits a role to 20; this bounds
-/// sandboxes whose role has more, and connections that never sign in.
+/// Maximum of a sandbox's concurrent authorized connections. PostgreSQL's own limit depends on the project's
+/// size; this bounds servers that admit more, and connections that never sign in.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Maximum of additional connections that have not sent a start-up packet yet. Further ones wait in the
 /// socket's backlog.
@@ -28,9 +28,10 @@ const UNAUTHORIZED_MAX: usize = 64;
 /// Pause after a failed accept (no descriptors left).
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A sandbox's listening socket and its role.
+/// A sandbox's listening socket and its database.
 pub struct Binding {
     pub resource: ResourceName,
+    pub volume: VolumeId,
     pub role: String,
     listener: OwnedFd,
     connection_slots: Arc<Semaphore>,
@@ -80,7 +81,7 @@ impl Drop for CancelKeyGuard {
 
 /// The bindings of all sandboxes.
 pub struct Bindings {
-    postgres: PathBuf,
+    servers: Servers,
     buffers: BufferPool,
     all: Mutex<BTreeMap<ResourceName, Arc<Binding>>>,
     /// The tasks of connections and sockets.
@@ -88,9 +89,9 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    pub fn new(postgres: PathBuf) -> Self {
+    pub fn new(servers: Servers) -> Self {
         Self {
-            postgres,
+            servers,
             buffers: BufferPool::default(),
             all: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -101,7 +102,13 @@ impl Bindings {
     ///
     /// # Errors
     /// The descriptor is not a listening TCP socket.
-    pub fn bind(self: &Arc<Self>, resource: ResourceName, role: String, listener: OwnedFd) -> io::Result<()> {
+    pub fn bind(
+        self: &Arc<Self>,
+        resource: ResourceName,
+        volume: VolumeId,
+        role: String,
+        listener: OwnedFd,
+    ) -> io::Result<()> {
         use rustix::net::{SocketType, sockopt};
         let listens =
             sockopt::socket_acceptconn(&listener)? && sockopt::socket_type(&listener)? == SocketType::STREAM;
@@ -118,6 +125,7 @@ impl Bindings {
         let accepting = TcpListener::from_std(accepting)?;
         let binding = Arc::new(Binding {
             resource: resource.clone(),
+            volume,
             role,
             listener,
             connection_slots: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -150,14 +158,14 @@ impl Bindings {
     }
 
     /// Stops accepting and returns the sockets, for a successor. Connections continue.
-    pub fn release_all(&self) -> Vec<(ResourceName, String, OwnedFd)> {
+    pub fn release_all(&self) -> Vec<(Arc<Binding>, OwnedFd)> {
         let all = std::mem::take(&mut *self.all.lock());
-        let release_all = |(resource, binding): (ResourceName, Arc<Binding>)| {
+        let release = |binding: Arc<Binding>| {
             binding.stop_accepting.cancel();
             let listener = binding.listener.try_clone().ok()?;
-            Some((resource, binding.role.clone(), listener))
+            Some((binding, listener))
         };
-        all.into_iter().filter_map(release_all).collect()
+        all.into_values().filter_map(release).collect()
     }
 }
 
@@ -170,8 +178,7 @@ async fn accept(bindings: Arc<Bindings>, binding: Arc<Binding>, listener: TcpLis
                     let (bindings_, binding) = (Arc::clone(&bindings), Arc::clone(&binding));
                     bindings.tasks.spawn(async move {
                         let disconnect = binding.disconnect.clone();
-                        let session =
-                            session::serve(client, binding, &bindings_.postgres, &bindings_.buffers);
+                        let session = session::serve(client, binding, &bindings_.servers, &bindings_.buffers);
                         // Boxed, so that an idle task is small.
                         let _ = disconnect.run_until_cancelled(Box::pin(session)).await;
                         drop(slot);

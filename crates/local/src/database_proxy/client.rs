@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fsa_model::{Failure, FailureKind, ResourceName};
+use fsa_model::{Failure, FailureKind, ResourceName, VolumeId};
 use tokio::net::UnixStream;
 
 use super::{
@@ -103,15 +103,22 @@ pub async fn end(data: &Path) -> Result<()> {
 }
 
 impl DatabaseProxyClient {
-    /// Lets connections to `listener` use `role` and the database of the same name, and nothing else.
-    /// Replaces an earlier binding of the sandbox. The socket keeps its network namespace alive until
+    /// Lets connections to `listener` use the database server of `volume`, and nothing else; `role` is the
+    /// project's. Replaces an earlier binding of the sandbox. The socket keeps its network namespace alive until
     /// [`Self::unbind`].
     ///
     /// # Errors
     /// The proxy cannot be reached, or `listener` does not listen.
-    pub async fn bind(&self, resource: &ResourceName, role: &str, listener: OwnedFd) -> Result<()> {
+    pub async fn bind(
+        &self,
+        resource: &ResourceName,
+        volume: VolumeId,
+        role: &str,
+        listener: OwnedFd,
+    ) -> Result<()> {
         let request = Request::Bind {
             resource: resource.clone(),
+            volume,
             role: role.to_owned(),
         };
         self.ask(&request, Some(&listener)).await.and_then(done)
@@ -195,8 +202,13 @@ impl DatabaseProxyClient {
         };
         self.spawn()?;
         for (binding, listener) in handed_over {
+            // One of an earlier release names no volume: the reconciler binds the sandbox again.
+            let Some(volume) = binding.volume else {
+                continue;
+            };
             let request = Request::Bind {
                 resource: binding.resource,
+                volume,
                 role: binding.role,
             };
             ask(&self.config.control, &request, Some(&listener))
@@ -282,10 +294,11 @@ impl DatabaseProxy for DatabaseProxyClient {
     async fn bind(
         &self,
         resource: &ResourceName,
+        volume: VolumeId,
         role: &str,
         listener: OwnedFd,
     ) -> std::result::Result<(), Failure> {
-        Self::bind(self, resource, role, listener)
+        Self::bind(self, resource, volume, role, listener)
             .await
             .map_err(Failure::from)
     }

@@ -1,9 +1,10 @@
-//! Database proxy: connects each sandbox to its own PostgreSQL database.
+//! Database proxy: connects each sandbox to the database server of its volume.
 //!
 //! In each sandbox 127.0.0.1:5432 is a listening socket. The runner creates it in the sandbox's network
-//! namespace, and the proxy accepts from it. The proxy reads a client's start-up packet, refuses every user
-//! and database but the sandbox's own, and copies bytes to the projects cluster's Unix socket. One process
-//! serves all sandboxes. It outlives `fsa serve`, so connections do too.
+//! namespace, and the proxy accepts from it. The proxy reads a client's start-up packet, refuses the bootstrap
+//! superuser and replication, and copies bytes to the Unix socket of the volume's server. Where that does not
+//! run, the proxy asks `fsa serve` to start it ([`starter`]), and the client waits. One process serves all
+//! sandboxes. It outlives `fsa serve`, so connections do too.
 //!
 //! - A bound socket keeps its network namespace alive, and nothing notifies the proxy when the sandbox stops.
 //!   Therefore stopping or destroying a sandbox must unbind it.
@@ -12,8 +13,9 @@
 //! - Cancel requests are forwarded only for connections of the same sandbox, and only by the process that has
 //!   the connection. A process that has handed over to a newer version receives none.
 //!
-//! Difference from `pgwire`, which implements a whole server: this proxy forwards after one packet, so the
-//! check of that packet is the security boundary, and an idle connection holds no buffer.
+//! The server that a socket reaches is fixed when it is bound, by the volume, so a client's packet cannot
+//! choose another. Difference from `pgwire`, which implements a whole server: this proxy forwards after one
+//! packet, and an idle connection holds no buffer.
 //!
 //! The subcommand `fsa gate`, `run/gate.sock` and `logs/gate.log` keep the proxy's earlier name, so that a
 //! proxy of an earlier release is found and hands over its sockets.
@@ -22,7 +24,9 @@ mod bindings;
 mod client;
 mod relay;
 mod server;
+mod servers;
 mod session;
+pub mod starter;
 #[doc(hidden)]
 pub mod startup;
 mod wire;
@@ -39,20 +43,19 @@ use std::{
 
 use async_trait::async_trait;
 pub use client::{DatabaseProxyClient, DatabaseProxyError, end, ensure_running};
-use fsa_model::{Failure, ResourceName};
+use fsa_model::{Failure, ResourceName, VolumeId};
 use serde::{Deserialize, Serialize};
 pub use wire::BindingInfo;
 
-use crate::postgres::Cluster;
-
-/// Database proxy interface of the driver: lets each sandbox reach its own database and no other.
+/// Database proxy interface of the driver: lets each sandbox reach its own database server and no other.
 #[async_trait]
 pub trait DatabaseProxy: Send + Sync {
-    /// Lets connections to `listener` use `role` and nothing else. Replaces an earlier binding of the
-    /// sandbox.
+    /// Lets connections to `listener` use the server of `volume` and nothing else. Replaces an earlier
+    /// binding of the sandbox.
     async fn bind(
         &self,
         resource: &ResourceName,
+        volume: VolumeId,
         role: &str,
         listener: OwnedFd,
     ) -> std::result::Result<(), Failure>;
@@ -67,22 +70,26 @@ pub trait DatabaseProxy: Send + Sync {
 /// Carries the [`DatabaseProxyConfig`] to the process, whose standard input is its control socket.
 const CONFIG_VARIABLE: &str = "FSA_GATE";
 
-/// The proxy's control socket, its log, and the PostgreSQL socket that it connects to.
+/// The proxy's control socket, its log, and where it finds the database servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseProxyConfig {
     control: PathBuf,
     log: PathBuf,
-    postgres: PathBuf,
+    /// The folder of the servers' sockets.
+    sockets: PathBuf,
+    /// The socket at which `fsa serve` starts servers.
+    starter: PathBuf,
 }
 
 impl DatabaseProxyConfig {
-    /// For a data folder and its projects cluster.
+    /// For a data folder.
     #[must_use]
-    pub fn new(data: &Path, projects: &Cluster) -> Self {
+    pub fn new(data: &Path) -> Self {
         Self {
             control: control_socket(data),
             log: data.join("logs").join("gate.log"),
-            postgres: projects.socket(),
+            sockets: data.join(crate::runner::layout::SOCKETS),
+            starter: starter::socket(data),
         }
     }
 
@@ -126,8 +133,9 @@ fn run() -> io::Result<()> {
         maximum: limit.maximum,
     };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?;
+    let servers = servers::Servers::new(&config.sockets, config.starter)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(server::run(listener, config.postgres))
+        .block_on(server::run(listener, servers))
 }

@@ -1,12 +1,13 @@
 //! Control server of the database proxy's process.
 
-use std::{io, os::unix::net::UnixListener as StdListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, os::unix::net::UnixListener as StdListener, sync::Arc, time::Duration};
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bindings::Bindings,
+    bindings::{Binding, Bindings},
+    servers::Servers,
     wire::{BindingInfo, Channel, Request, Response, VERSION},
 };
 
@@ -14,10 +15,10 @@ use super::{
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until [`Request::End`], or until it has handed over and its last connection has ended.
-pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
+pub async fn run(listener: StdListener, servers: Servers) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    let bindings = Arc::new(Bindings::new(postgres));
+    let bindings = Arc::new(Bindings::new(servers));
     let (handed_over, ended) = (CancellationToken::new(), CancellationToken::new());
     let accepting = async {
         loop {
@@ -73,9 +74,13 @@ async fn serve_control(
                 version: VERSION,
                 process: std::process::id(),
             },
-            Request::Bind { resource, role } => match channel.descriptor() {
+            Request::Bind {
+                resource,
+                volume,
+                role,
+            } => match channel.descriptor() {
                 None => refused("no socket came with the request"),
-                Some(listener) => match bindings.bind(resource, role, listener) {
+                Some(listener) => match bindings.bind(resource, volume, role, listener) {
                     Ok(()) => Response::Done,
                     Err(error) => refused(&error.to_string()),
                 },
@@ -88,24 +93,12 @@ async fn serve_control(
                 bound: bindings.is_bound(&resource),
             },
             Request::List => Response::List {
-                bindings: bindings
-                    .list()
-                    .iter()
-                    .map(|binding| BindingInfo {
-                        resource: binding.resource.clone(),
-                        role: binding.role.clone(),
-                        connections: binding.connections(),
-                    })
-                    .collect(),
+                bindings: bindings.list().iter().map(|binding| info(binding)).collect(),
             },
             Request::HandOver => {
-                for (resource, role, listener) in bindings.release_all() {
-                    let binding = BindingInfo {
-                        resource,
-                        role,
-                        connections: 0,
-                    };
-                    channel.send(&Response::Bound(binding), Some(&listener)).await?;
+                for (binding, listener) in bindings.release_all() {
+                    let bound = Response::Bound(info(&binding));
+                    channel.send(&bound, Some(&listener)).await?;
                 }
                 channel.send(&Response::Done, None).await?;
                 handed_over.cancel();
@@ -120,6 +113,15 @@ async fn serve_control(
         channel.send(&answer, None).await?;
     }
     Ok(())
+}
+
+fn info(binding: &Binding) -> BindingInfo {
+    BindingInfo {
+        resource: binding.resource.clone(),
+        volume: Some(binding.volume),
+        role: binding.role.clone(),
+        connections: binding.connections(),
+    }
 }
 
 fn refused(message: &str) -> Response {

@@ -1,6 +1,6 @@
 //! Session of one client connection, from its first byte to its end.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,12 +11,13 @@ use tokio::{
 use super::{
     bindings::Binding,
     relay::{self, BufferPool},
+    servers::Servers,
     startup::{self, InitialPacket, Refusal, Startup},
 };
 
 /// Timeout of all packets before a client is authorized.
 const INITIAL_PACKETS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout of a connection to the cluster.
+/// Timeout of a packet to a server that runs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for a refused client to read its error.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,13 +25,13 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 const INITIAL_PACKETS_MAX: usize = 3;
 
 /// Serves a client; returns when its connection has ended.
-pub async fn serve(mut client: TcpStream, binding: Arc<Binding>, postgres: &Path, buffers: &BufferPool) {
+pub async fn serve(mut client: TcpStream, binding: Arc<Binding>, servers: &Servers, buffers: &BufferPool) {
     let _ = client.set_nodelay(true);
     let refusal = match timeout(INITIAL_PACKETS_TIMEOUT, read_request(&mut client)).await {
         Err(_) | Ok(Err(InitialPacketError::Io)) => return,
         Ok(Err(InitialPacketError::Refused(refusal))) => refusal,
-        Ok(Ok(ClientRequest::Cancel(key))) => return cancel(&binding, &key, postgres).await,
-        Ok(Ok(ClientRequest::Startup(startup))) => match start(&startup, &binding, postgres).await {
+        Ok(Ok(ClientRequest::Cancel(key))) => return cancel(&binding, &key, servers).await,
+        Ok(Ok(ClientRequest::Startup(startup))) => match start(&startup, &binding, servers).await {
             Err(refusal) => refusal,
             Ok(Backend {
                 mut server,
@@ -98,7 +99,7 @@ struct Backend {
     _slot: tokio::sync::OwnedSemaphorePermit,
 }
 
-async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<Backend, Refusal> {
+async fn start(startup: &Startup, binding: &Binding, servers: &Servers) -> Result<Backend, Refusal> {
     let packet = startup.authorize(&binding.role)?;
     let slot = binding.acquire_connection_slot().ok_or_else(|| {
         Refusal::new(
@@ -109,18 +110,14 @@ async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<
             ),
         )
     })?;
-    let connected = async {
-        let mut server = UnixStream::connect(postgres).await?;
-        server.write_all(&packet).await?;
-        io::Result::Ok(server)
-    };
-    match timeout(CONNECT_TIMEOUT, connected).await {
-        Ok(Ok(server)) => Ok(Backend { server, _slot: slot }),
+    let mut server = servers.connect(binding.volume).await?;
+    match timeout(CONNECT_TIMEOUT, server.write_all(&packet)).await {
+        Ok(Ok(())) => Ok(Backend { server, _slot: slot }),
         other => {
-            tracing::warn!(error = ?other.map(|connected| connected.err()), "the projects' PostgreSQL does not accept a connection");
+            tracing::warn!(resource = %binding.resource, error = ?other.map(Result::err), "a database server does not accept a connection");
             Err(Refusal::new(
                 startup::NOT_NOW,
-                "the database server is not running or is restarting; try again in a few seconds",
+                "the database server is restarting; try again in a few seconds",
             ))
         }
     }
@@ -128,13 +125,13 @@ async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<
 
 /// Forwards a cancel request if its key belongs to a connection of the same sandbox. Like with PostgreSQL,
 /// the client does not learn whether it did.
-async fn cancel(binding: &Binding, key: &[u8], postgres: &Path) {
+async fn cancel(binding: &Binding, key: &[u8], servers: &Servers) {
     if !binding.has_cancel_key(key) {
         tracing::debug!(resource = %binding.resource, "cancel request with a key of no connection of this sandbox");
         return;
     }
     let forward = async {
-        let mut server = UnixStream::connect(postgres).await?;
+        let mut server = servers.connect_running(binding.volume).await?;
         server.write_all(&startup::cancel(key)).await?;
         // The server closes the connection after it has sent the signal; the client waits for that.
         server.read(&mut [0]).await

@@ -4,6 +4,8 @@
 //! packet is parsed into its parameters and serialized again from the checked ones, so that the server and
 //! the proxy cannot read it differently.
 
+use crate::runner::database::SUPERUSER;
+
 /// Maximum length of a packet in bytes, including the four of the length (`MAX_STARTUP_PACKET_LENGTH`).
 pub const PACKET_MAX: usize = 10_000;
 /// Minimum length of a packet: its length and its code.
@@ -21,6 +23,8 @@ pub const NOT_AUTHORIZED: &str = "28000";
 pub const PROTOCOL: &str = "08P01";
 /// SQLSTATE too_many_connections.
 pub const TOO_MANY: &str = "53300";
+/// SQLSTATE insufficient_resources.
+pub const RESOURCES: &str = "53000";
 /// SQLSTATE cannot_connect_now.
 pub const NOT_NOW: &str = "57P03";
 
@@ -116,35 +120,21 @@ impl Startup {
         parameters.map(|(_, value)| value.as_slice())
     }
 
-    /// Returns the packet for the server, if this client requests `role` and the database of the same name.
+    /// Returns the packet for the server of the sandbox's volume. That server is the sandbox's own, so the
+    /// client may name any role, which needs its password, and any database.
     ///
     /// # Errors
-    /// The refusal for the client.
+    /// The refusal for the client: of the bootstrap superuser, which has no password, and of replication.
     pub fn authorize(&self, role: &str) -> Result<Vec<u8>, Refusal> {
         let user = self.get("user").filter(|user| !user.is_empty());
         let Some(user) = user else {
             return Err(Refusal::new(NOT_AUTHORIZED, "no user name was given"));
         };
-        // PostgreSQL treats an empty database as absent, and uses the user's name then.
-        let database = self
-            .get("database")
-            .filter(|database| !database.is_empty())
-            .unwrap_or(user);
-        if user != role.as_bytes() {
+        if user == SUPERUSER.as_bytes() {
             return Err(Refusal::new(
                 NOT_AUTHORIZED,
                 format!(
-                    "this sandbox reaches its own database only, as the user \"{role}\"; \"{}\" was requested (see DATABASE_URL)",
-                    printable(user)
-                ),
-            ));
-        }
-        if database != role.as_bytes() {
-            return Err(Refusal::new(
-                NOT_AUTHORIZED,
-                format!(
-                    "this sandbox reaches its own database \"{role}\" only; \"{}\" was requested (see DATABASE_URL)",
-                    printable(database)
+                    "the user \"{SUPERUSER}\" is reserved; sign in as \"{role}\", which is a superuser too (see DATABASE_URL)"
                 ),
             ));
         }
@@ -154,20 +144,24 @@ impl Startup {
                 "replication is not possible from a sandbox",
             ));
         }
-        Ok(self.packet(role))
+        // PostgreSQL treats an empty database as absent, and uses the user's name then.
+        let database = self
+            .get("database")
+            .filter(|database| !database.is_empty())
+            .unwrap_or(user);
+        Ok(self.packet(user, database))
     }
 
-    fn packet(&self, role: &str) -> Vec<u8> {
+    fn packet(&self, user: &[u8], database: &[u8]) -> Vec<u8> {
         let mut packet = vec![0; 4];
         packet.extend(self.protocol.to_be_bytes());
-        let own =
-            [("user", role), ("database", role)].map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let first = [(&b"user"[..], user), (&b"database"[..], database)];
         let others = self
             .parameters
             .iter()
             .map(|(name, value)| (name.as_slice(), value.as_slice()))
             .filter(|(name, _)| !matches!(*name, b"user" | b"database"));
-        for (name, value) in own.into_iter().chain(others) {
+        for (name, value) in first.into_iter().chain(others) {
             packet.extend(name);
             packet.push(0);
             packet.extend(value);
@@ -213,12 +207,6 @@ pub fn error_response(refusal: &Refusal) -> Vec<u8> {
     message
 }
 
-/// Returns at most 63 characters of an untrusted name.
-fn printable(name: &[u8]) -> String {
-    let name = String::from_utf8_lossy(name);
-    name.chars().filter(|c| !c.is_control()).take(63).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -239,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_role_is_allowed_and_its_other_parameters_are_forwarded() {
+    fn the_project_s_role_is_allowed_and_other_parameters_are_forwarded() {
         let given = startup(&[
             ("application_name", "psql"),
             ("user", "ada"),
@@ -257,18 +245,33 @@ mod tests {
     }
 
     #[test]
-    fn another_role_and_another_database_are_refused() {
+    fn every_database_and_every_other_role_of_the_server_can_be_named() {
+        for (user, database) in [
+            ("ada", "ada_shadow"),
+            ("ada", "postgres"),
+            ("reader", "ada"),
+            ("fsa ", "x"),
+        ] {
+            let packet = startup(&[("user", user), ("database", database)])
+                .authorize("ada")
+                .unwrap();
+            let InitialPacket::Startup(sent) = read_back(&packet) else {
+                panic!()
+            };
+            assert_eq!(sent.get("user"), Some(user.as_bytes()));
+            assert_eq!(sent.get("database"), Some(database.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn the_bootstrap_superuser_and_replication_are_refused() {
         for parameters in [
             &[][..],
             &[("user", "")],
-            &[("user", "bob")],
-            &[("user", "bob"), ("database", "ada")],
-            &[("user", "ada"), ("database", "bob")],
-            &[("user", "ada"), ("database", "postgres")],
+            &[("user", "fsa")],
+            &[("user", "fsa"), ("database", "ada")],
             &[("user", "ada"), ("replication", "database")],
             &[("user", "ada"), ("replication", "")],
-            &[("user", "ada ")],
-            &[("user", "ADA")],
         ] {
             let refusal = startup(parameters).authorize("ada").unwrap_err();
             assert_eq!(refusal.code, NOT_AUTHORIZED, "{parameters:?}");
@@ -316,10 +319,10 @@ mod tests {
         }
 
         #[test]
-        fn an_allowed_packet_names_the_own_role_to_every_reader(
+        fn an_allowed_packet_names_the_bootstrap_superuser_to_no_reader(
             mut bytes in proptest::collection::vec(any::<u8>(), 0..60),
             names in proptest::collection::vec("user|database|replication|options|x", 0..5),
-            values in proptest::collection::vec("ada|bob||-c a=b", 5),
+            values in proptest::collection::vec("ada|fsa||-c a=b", 5),
         ) {
             // Half of the packets are well-formed, so that the checks are reached.
             let mut packet = 196_608_u32.to_be_bytes().to_vec();
@@ -333,8 +336,8 @@ mod tests {
                 let InitialPacket::Startup(read) = read_back(&sent) else { panic!() };
                 // Like the server, the test uses the last value of a name.
                 let last = |name: &str| read.parameters.iter().rev().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v.clone());
-                prop_assert_eq!(last("user"), Some(b"ada".to_vec()));
-                prop_assert_eq!(last("database"), Some(b"ada".to_vec()));
+                prop_assert!(last("user").is_some_and(|user| !user.is_empty() && user != b"fsa"));
+                prop_assert!(last("database").is_some_and(|database| !database.is_empty()));
                 prop_assert_eq!(last("replication"), None);
             }
         }

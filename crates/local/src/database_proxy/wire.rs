@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use fsa_model::ResourceName;
+use fsa_model::{ResourceName, VolumeId};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -18,7 +18,7 @@ use tokio::{io::Interest, net::UnixStream};
 
 /// Protocol version. Increment it for each change that the other side must know, or that running proxies
 /// should receive: `fsa serve` replaces a proxy of another version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Maximum length of a message in bytes; enough for ten thousand bindings.
 const MESSAGE_MAX: usize = 2 * 1024 * 1024;
@@ -33,6 +33,7 @@ pub enum Request {
     /// Comes with a listening socket.
     Bind {
         resource: ResourceName,
+        volume: VolumeId,
         role: String,
     },
     Unbind {
@@ -76,6 +77,9 @@ pub enum Response {
 #[serde(rename_all = "camelCase")]
 pub struct BindingInfo {
     pub resource: ResourceName,
+    /// The volume whose database server is used. A proxy of an earlier release names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeId>,
     pub role: String,
     /// The current number of authorized connections.
     pub connections: usize,
@@ -194,8 +198,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_messages_of_version_1_do_not_change() {
+    fn a_binding_of_version_1_has_no_volume() {
+        let text = r#"{"answer":"bound","resource":"app-agentruntime-2k3b4c","role":"r","connections":2}"#;
+        let Response::Bound(binding) = serde_json::from_str(text).unwrap() else {
+            panic!()
+        };
+        assert_eq!((binding.volume, binding.connections), (None, 2));
+    }
+
+    #[test]
+    fn the_messages_of_version_2_do_not_change() {
         let resource: ResourceName = "app-agentruntime-2k3b4c".parse().unwrap();
+        let volume = VolumeId::generate();
         let to_json = |value: serde_json::Result<serde_json::Value>| value.unwrap();
         assert_eq!(
             to_json(serde_json::to_value(Request::HandOver)),
@@ -204,9 +218,10 @@ mod tests {
         assert_eq!(
             to_json(serde_json::to_value(Request::Bind {
                 resource: resource.clone(),
+                volume,
                 role: "r".into()
             })),
-            json!({"ask": "bind", "resource": resource, "role": "r"})
+            json!({"ask": "bind", "resource": resource, "volume": volume, "role": "r"})
         );
         assert_eq!(
             to_json(serde_json::to_value(Response::IsBound { bound: true })),
@@ -215,10 +230,11 @@ mod tests {
         assert_eq!(
             to_json(serde_json::to_value(Response::Bound(BindingInfo {
                 resource: resource.clone(),
+                volume: Some(volume),
                 role: "r".into(),
                 connections: 2
             }))),
-            json!({"answer": "bound", "resource": resource, "role": "r", "connections": 2})
+            json!({"answer": "bound", "resource": resource, "volume": volume, "role": "r", "connections": 2})
         );
     }
 }

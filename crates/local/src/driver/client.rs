@@ -338,7 +338,7 @@ async fn read(shared: Arc<Shared>) {
 }
 
 /// A response of the wrong kind.
-pub(super) fn unexpected(response: &Response) -> DriverError {
+pub(crate) fn unexpected(response: &Response) -> DriverError {
     tracing::error!(?response, "unexpected response from the runner");
     DriverError::new(FailureKind::Internal, "the runner sent an unexpected response")
 }

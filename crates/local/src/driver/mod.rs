@@ -12,6 +12,7 @@ mod sockets;
 
 use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
+pub(crate) use client::unexpected;
 pub use client::{Client, RunnerLink};
 use fsa_driver::{DriverError, Result, keyed_mutex::KeyedMutex};
 use fsa_model::{FailureKind, ResourceName};

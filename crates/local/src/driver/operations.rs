@@ -240,10 +240,13 @@ impl Driver for LocalDriver {
     }
 
     fn changes(&self) -> BoxStream<Requeue> {
-        Box::pin(BroadcastStream::new(self.client.pushes()).map(|push| match push {
-            Ok(Push::Exited { sandbox, .. }) => Requeue::Sandbox(sandbox),
+        let pushes = BroadcastStream::new(self.client.pushes());
+        Box::pin(pushes.filter_map(async |push| match push {
+            Ok(Push::Exited { sandbox, .. }) => Some(Requeue::Sandbox(sandbox)),
+            // The next connection starts it again.
+            Ok(Push::DatabaseExited(_)) => None,
             Ok(Push::WorkerStarted | Push::Failed(_)) | Err(BroadcastStreamRecvError::Lagged(_)) => {
-                Requeue::Everything
+                Some(Requeue::Everything)
             }
         }))
     }
@@ -373,7 +376,7 @@ impl LocalDriver {
         };
         match (answer, descriptors.pop()) {
             (Response::DatabaseProxy, Some(listener)) => database_proxy
-                .bind(resource, role, listener)
+                .bind(resource, spec.sandbox.volume, role, listener)
                 .await
                 .map(|()| lock)
                 .map_err(DriverError::from),

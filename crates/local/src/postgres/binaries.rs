@@ -46,7 +46,7 @@ pub async fn installations(setting: Option<&Path>) -> Result<Vec<Installation>> 
     };
     let mut found = Vec::new();
     for bin in &folders {
-        if PROGRAMS.iter().all(|program| bin.join(program).is_file())
+        if is_complete(bin)
             && let Some(major) = version(&bin.join("postgres")).await
             && major >= MINIMUM_MAJOR
         {
@@ -95,6 +95,20 @@ pub(super) fn choose(found: Vec<Installation>, major: Option<u32>, folder: &Path
 }
 
 fn candidates() -> Vec<PathBuf> {
+    let mut folders = packaged();
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "PATH is the system's search path, not a setting of ours"
+    )]
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&path));
+    let mut seen = BTreeSet::new();
+    folders.retain(|folder| folder.is_absolute() && seen.insert(folder.clone()));
+    folders
+}
+
+/// The folders of programs that packages of distributions make.
+pub(crate) fn packaged() -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for parent in PARENTS {
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -107,15 +121,12 @@ fn candidates() -> Vec<PathBuf> {
             }
         }
     }
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "PATH is the system's search path, not a setting of ours"
-    )]
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    folders.extend(std::env::split_paths(&path));
-    let mut seen = BTreeSet::new();
-    folders.retain(|folder| folder.is_absolute() && seen.insert(folder.clone()));
     folders
+}
+
+/// Whether a folder has the programs of a server.
+pub(crate) fn is_complete(bin: &Path) -> bool {
+    PROGRAMS.iter().all(|program| bin.join(program).is_file())
 }
 
 async fn version(program: &Path) -> Option<u32> {
@@ -131,7 +142,7 @@ async fn version(program: &Path) -> Option<u32> {
 }
 
 /// `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)` → 15; `17beta1` → 17.
-fn parse_version(text: &str) -> Option<u32> {
+pub(crate) fn parse_version(text: &str) -> Option<u32> {
     let number = text.split(") ").nth(1)?;
     let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()

@@ -18,7 +18,7 @@ use super::{
     ClusterKind, SUPERUSER,
     binaries::{Installation, choose, installations},
     error::{PostgresError, Result},
-    initialize, postmaster, template,
+    initialize, postmaster,
 };
 
 /// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
@@ -137,14 +137,7 @@ impl Cluster {
         }
         postmaster::start(self, &installation).await?;
         tracing::info!(socket = %self.socket().display(), release = installation.major, "{} runs", self.kind.title());
-        let mut connection = self.connect("postgres").await?;
-        if self.kind == ClusterKind::Projects {
-            let present = template::present(&mut connection).await;
-            if !present.map_err(PostgresError::sql("the projects' PostgreSQL does not answer"))? {
-                template::ensure(self, &mut connection).await?;
-            }
-        }
-        let _ = connection.close().await;
+        let _ = self.connect("postgres").await?.close().await;
         Ok(())
     }
 
@@ -222,20 +215,16 @@ impl Cluster {
         postmaster::Postmaster::find(&self.folder).is_some_and(|running| running.is_ready(&self.folder))
     }
 
-    /// Whether it accepts connections, and the projects cluster has its template.
+    /// Whether it accepts connections.
     async fn is_ready(&self) -> bool {
         let answer = async {
             // Cheaper than sqlx's retries where nothing listens.
             drop(tokio::net::UnixStream::connect(self.socket()).await.ok()?);
-            let mut connection = PgConnection::connect_with(&self.connect_options("postgres"))
+            let connection = PgConnection::connect_with(&self.connect_options("postgres"))
                 .await
                 .ok()?;
-            let complete = match self.kind {
-                ClusterKind::Control => true,
-                ClusterKind::Projects => template::present(&mut connection).await.ok()?,
-            };
             let _ = connection.close().await;
-            Some(complete)
+            Some(true)
         };
         tokio::time::timeout(ANSWER_TIMEOUT, answer)
             .await

@@ -1,24 +1,21 @@
 //! PostgreSQL clusters of one machine: discovery of binaries, initialization, start and stop.
 //!
-//! There are two: *control* holds the tables of `fsa serve`, *projects* one database for each
-//! project. They are separate so that nothing a project does (a full connection table, a crash of
-//! a backend, a restart for a setting) affects the control plane. Both run the machine's own
-//! PostgreSQL binaries, listen on Unix sockets only, and outlive `fsa serve`.
+//! *control* holds the tables of `fsa serve`. *projects* held one database for each project in
+//! earlier releases; it is only started to move them ([`crate::project_databases`]). Both run the
+//! machine's own PostgreSQL binaries, listen on Unix sockets only, and outlive `fsa serve`.
 //!
 //! Most callers only need [`Cluster::ensure_running`].
 
-mod binaries;
+pub(crate) mod binaries;
 mod cluster;
 mod configuration;
 mod error;
 mod initialize;
 mod postmaster;
-mod template;
 
 pub use binaries::{Installation, MINIMUM_MAJOR, installations};
 pub use cluster::{Cluster, Settings};
 pub use error::PostgresError;
-pub use template::TEMPLATE;
 
 /// Our superuser in both clusters. Only the system user that runs them (and root) may sign in as
 /// it, by peer authentication over the Unix socket; it has no password.
@@ -29,7 +26,7 @@ pub const SUPERUSER: &str = "fsa";
 pub enum ClusterKind {
     /// The tables of `fsa serve`.
     Control,
-    /// One database for each project.
+    /// One database for each project, in a data folder of an earlier release.
     Projects,
 }
 

@@ -19,6 +19,11 @@ use std::{
 use fsa_model::sandboxd::{HOME, SANDBOXD_PATH, USER_ID, USER_NAME};
 use sha2::{Digest as _, Sha256};
 
+use super::database::{
+    POSTGRES_ID,
+    settings::{CONFIGURATION, DATA, OTHER_INSTALLATION, SOCKETS},
+};
+
 /// The parts of this machine's /etc that programs need to run. None concerns this machine's users,
 /// networks or keys; files that not every user may read are skipped.
 const FROM_ETC: [&str; 34] = [
@@ -67,6 +72,8 @@ const COPY_LIMIT: u64 = 32 * 1024 * 1024;
 pub struct BaseRootfs {
     pub base: String,
     pub host: String,
+    /// Of database servers.
+    pub database: String,
     /// Folders of the machine that are mounted read-only in template `host`: `/usr`, and `/bin` and
     /// the like where they are not links into it.
     pub machine: Vec<PathBuf>,
@@ -84,13 +91,19 @@ impl BaseRootfs {
             mount_points(tree)?;
             host(tree, &mut machine)
         })?;
+        let database = finish(folder, database)?;
         for entry in fs::read_dir(folder)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name != base && name != host && !used.contains(&name) {
+            if ![&base, &host, &database].contains(&&name) && !used.contains(&name) {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        Ok(Self { base, host, machine })
+        Ok(Self {
+            base,
+            host,
+            database,
+            machine,
+        })
     }
 }
 
@@ -137,7 +150,8 @@ fn mount_points(tree: &Path) -> io::Result<()> {
     file(tree, SANDBOXD_PATH, 0o755, "")
 }
 
-fn host(tree: &Path, machine: &mut Vec<PathBuf>) -> io::Result<()> {
+/// `/bin` and the like: links into /usr, or mount points of the machine's own folders.
+fn programs(tree: &Path, machine: &mut Vec<PathBuf>) -> io::Result<()> {
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
         let of_machine = Path::new("/").join(name);
         match fs::read_link(&of_machine) {
@@ -149,6 +163,62 @@ fn host(tree: &Path, machine: &mut Vec<PathBuf>) -> io::Result<()> {
             Err(_) => {}
         }
     }
+    Ok(())
+}
+
+/// The root of a database server: what the dynamic linker, the C library and PostgreSQL read
+/// outside of /usr, and mount points. No folder of a user.
+fn database(tree: &Path) -> io::Result<()> {
+    programs(tree, &mut Vec::new())?;
+    for name in ["dev", "proc", "tmp", "usr", "run", "var", "etc"] {
+        folder(tree, name, 0o755)?;
+    }
+    for name in [DATA, SOCKETS, CONFIGURATION, OTHER_INSTALLATION] {
+        folder(tree, name, 0o755)?;
+    }
+    let mut room = COPY_LIMIT;
+    for name in [
+        "ld.so.cache",
+        "ld.so.conf",
+        "ld.so.conf.d",
+        "locale.alias",
+        "localtime",
+        "timezone",
+    ] {
+        copy(
+            &Path::new("/etc").join(name),
+            &tree.join("etc").join(name),
+            &mut room,
+        )?;
+    }
+    let nologin = "/usr/sbin/nologin";
+    file(
+        tree,
+        "etc/passwd",
+        0o644,
+        &format!(
+            "root:x:0:0:root:/:{nologin}\n\
+             postgres:x:{POSTGRES_ID}:{POSTGRES_ID}::{DATA}:/bin/sh\n\
+             nobody:x:65534:65534:nobody:/nonexistent:{nologin}\n"
+        ),
+    )?;
+    file(
+        tree,
+        "etc/group",
+        0o644,
+        &format!("root:x:0:\npostgres:x:{POSTGRES_ID}:\nnogroup:x:65534:\n"),
+    )?;
+    file(
+        tree,
+        "etc/nsswitch.conf",
+        0o644,
+        "passwd: files\ngroup: files\nhosts: files\n",
+    )?;
+    file(tree, "etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost\n")
+}
+
+fn host(tree: &Path, machine: &mut Vec<PathBuf>) -> io::Result<()> {
+    programs(tree, machine)?;
     for name in [
         "usr",
         "opt",
@@ -324,9 +394,27 @@ mod tests {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        let mut expected = vec![first.base, first.host, "in-use".to_owned()];
+        let mut expected = vec![first.base, first.host, first.database, "in-use".to_owned()];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_database_server_sees_no_folder_of_a_user() {
+        let (folder, made) = base_rootfs(&[]);
+        let tree = folder.path().join(made.database);
+        for name in [
+            "home",
+            "root",
+            "opt",
+            "srv",
+            "mnt",
+            "etc/shadow",
+            "etc/ssl",
+            "var/lib",
+        ] {
+            assert!(!tree.join(name).exists(), "{name}");
+        }
     }
 
     #[test]

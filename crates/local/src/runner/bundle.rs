@@ -47,7 +47,7 @@ const CAPABILITIES: [Capability; 9] = [
 ];
 
 /// Masked, because they reveal things about the machine or its other sandboxes.
-const MASKED: [&str; 9] = [
+pub const MASKED: [&str; 9] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -58,7 +58,7 @@ const MASKED: [&str; 9] = [
     "/proc/scsi",
     "/proc/timer_list",
 ];
-const READ_ONLY: [&str; 5] = [
+pub const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
     "/proc/irq",
@@ -127,7 +127,11 @@ impl Limits {
         }
     }
 
-    fn resources(self) -> Result<LinuxResources, OciSpecError> {
+    /// The limits in the configuration's form.
+    ///
+    /// # Errors
+    /// None: every required field is set.
+    pub fn resources(self) -> Result<LinuxResources, OciSpecError> {
         // No device but those that the runtime makes itself.
         let no_device = LinuxDeviceCgroupBuilder::default()
             .allow(false)
@@ -311,7 +315,11 @@ fn linux(bundle: &Bundle<'_>) -> Result<Linux, OciSpecError> {
     Ok(linux)
 }
 
-fn id_mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+/// The ranges in the configuration's form.
+///
+/// # Errors
+/// None: every required field is set.
+pub fn id_mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
     let mut next = 0;
     ranges
         .iter()
@@ -346,7 +354,11 @@ fn namespaces(bundle: &Bundle<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> 
     Ok(namespaces)
 }
 
-fn seccomp() -> Result<LinuxSeccomp, OciSpecError> {
+/// The seccomp profile of every container.
+///
+/// # Errors
+/// None: a test parses it.
+pub fn seccomp() -> Result<LinuxSeccomp, OciSpecError> {
     Ok(serde_json::from_str(SECCOMP)?)
 }
 

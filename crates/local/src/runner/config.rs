@@ -47,6 +47,8 @@ pub struct RunnerConfig {
     pub storage: Option<Storage>,
     /// Size of the pool's file; `None` for half of the space that is free at its creation.
     pub storage_size_mib: Option<u64>,
+    /// The folder of PostgreSQL's programs; `None` for the machine's packages.
+    pub postgres_bin: Option<PathBuf>,
     /// The user of `fsa serve` after it has dropped its privileges.
     pub serve_uid: u32,
     pub serve_gid: u32,
@@ -68,6 +70,7 @@ impl RunnerConfig {
             uid_base: UID_BASE,
             storage: None,
             storage_size_mib: None,
+            postgres_bin: None,
             serve_uid: rustix::process::getuid().as_raw(),
             serve_gid: rustix::process::getgid().as_raw(),
         }

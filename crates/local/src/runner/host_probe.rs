@@ -190,6 +190,8 @@ pub fn leftovers(privilege_mode: PrivilegeMode, layout: &Layout, cgroups: &Cgrou
     for (what, folder) in [
         ("sandbox", layout.sandboxes()),
         ("container", layout.runtime_root()),
+        ("database server", layout.servers()),
+        ("database socket", layout.sockets().to_owned()),
         ("mount point", scratch.to_owned()),
         ("trash", layout.deferred_delete()),
         ("process of pasta", layout.networks()),

@@ -21,10 +21,14 @@ use crate::images::DiffId;
 /// not need is covered by a file system in memory, visible to the runner only.
 const SCRATCH: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/home"];
 
+/// The folder of the database servers' sockets, in the data folder.
+pub const SOCKETS: &str = "sockets";
+
 /// The runner's folder, by part.
 #[derive(Clone, Debug)]
 pub struct Layout {
     runner: PathBuf,
+    sockets: PathBuf,
     scratch: PathBuf,
     /// Distinguishes this data folder from others on the same machine.
     identity: u32,
@@ -54,6 +58,7 @@ impl Layout {
             })?;
         let layout = Self {
             runner: data_dir.join("runner"),
+            sockets: data_dir.join(SOCKETS),
             scratch: scratch.to_owned(),
             identity: identity(&data_dir)?,
         };
@@ -67,6 +72,8 @@ impl Layout {
             layout.base_rootfs(),
             layout.runtime_root(),
             layout.deferred_delete(),
+            layout.servers(),
+            layout.sockets.clone(),
         ] {
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -75,6 +82,7 @@ impl Layout {
         }
         check_owner(&data_dir, 0o022)?;
         check_owner(&layout.runner, 0o077)?;
+        check_owner(&layout.sockets, 0o067)?;
         Ok(layout)
     }
 
@@ -125,6 +133,34 @@ impl Layout {
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {
         self.runner.join("snapshots")
+    }
+
+    /// Running database servers: state and bundle of each.
+    #[must_use]
+    pub fn servers(&self) -> PathBuf {
+        self.runner.join("servers")
+    }
+
+    #[must_use]
+    pub fn server(&self, volume: VolumeId) -> PathBuf {
+        self.servers().join(volume.to_string())
+    }
+
+    #[must_use]
+    pub fn server_state(&self, volume: VolumeId) -> PathBuf {
+        self.server(volume).join("state.json")
+    }
+
+    /// The folder of the database servers' sockets, which only `fsa serve` and its group may enter.
+    #[must_use]
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
+    /// The folder of one server's socket.
+    #[must_use]
+    pub fn server_sockets(&self, volume: VolumeId) -> PathBuf {
+        self.sockets.join(volume.to_string())
     }
 
     /// The volumes of backend `btrfs`; a mount point, in the runner's mount namespace only.

@@ -8,6 +8,7 @@ pub mod base_rootfs;
 pub mod bundle;
 pub mod cgroup;
 pub mod config;
+pub mod database;
 pub mod deferred_delete;
 pub mod firewall;
 pub mod freezer;
@@ -59,6 +60,8 @@ pub struct Runner {
     pub cgroups: cgroup::Cgroups,
     pub base_rootfs: base_rootfs::BaseRootfs,
     pub sandboxes: sandboxes::Sandboxes,
+    pub databases: database::DatabaseServers,
+    pub installations: database::installation::Installations,
     pub layers: unpack::Layers,
     pub deferred_delete: deferred_delete::DeferredDelete,
     pub storage: storage::StoragePool,
@@ -121,7 +124,10 @@ impl Runner {
             .filter_map(|entry| state::State::read(&entry.path().join("state.json")))
             .filter(|state| state.run.is_some())
             .map(|state| state.base_rootfs)
+            .chain(database::state::base_rootfs_in_use(&layout))
             .collect();
+        database::share_sockets(&layout, &config, privilege_mode)
+            .map_err(|e| failed("the folder of the databases' sockets cannot be used", e))?;
         let base_rootfs = base_rootfs::BaseRootfs::make(&layout.base_rootfs(), &used)
             .map_err(|e| failed("the files that every sandbox needs could not be created", e))?;
         let layers = unpack::Layers::open(
@@ -140,6 +146,8 @@ impl Runner {
             cgroups,
             base_rootfs,
             sandboxes: sandboxes::Sandboxes::default(),
+            databases: database::DatabaseServers::default(),
+            installations: database::installation::Installations::default(),
             layers,
             deferred_delete,
             storage,
@@ -159,6 +167,7 @@ impl Runner {
             tracing::error!(%error, "the firewall could not be loaded");
         }
         runner.adopt_running()?;
+        runner.adopt_databases()?;
         Ok(runner)
     }
 

@@ -43,15 +43,16 @@ pub struct Runtime {
 }
 
 /// What a container inherits from the runtime.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inherited<'a> {
-    /// For sandboxd: the socket that it serves.
-    pub listener: BorrowedFd<'a>,
-    /// For sandboxd: its boot document.
-    pub boot: BorrowedFd<'a>,
-    /// The network namespace, and the highest number of open files; a runtime that joins no user
-    /// namespace has them from the configuration.
-    pub surroundings: Option<(BorrowedFd<'a>, u64)>,
+    /// For sandboxd: the socket that it serves, and its boot document.
+    pub control: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
+    /// The network namespace; `None` where the configuration has it.
+    pub network: Option<BorrowedFd<'a>>,
+    /// The highest number of open files; `None` where the configuration has it.
+    pub open_files: Option<u64>,
+    /// For its output; `None` for `console.log` in the bundle.
+    pub output: Option<&'a File>,
 }
 
 impl Runtime {
@@ -118,7 +119,11 @@ impl Runtime {
         for old in [&log, &pid_file] {
             let _ = fs::remove_file(old);
         }
-        let console = File::create(bundle.join("console.log")).map_err(|e| unwritable(&e))?;
+        let console = match inherited.output {
+            Some(output) => output.try_clone(),
+            None => File::create(bundle.join("console.log")),
+        }
+        .map_err(|e| unwritable(&e))?;
         let status = self.run(id, bundle, &log, &pid_file, &console, inherited);
         let failed = match status {
             Ok(status) if status.success() => match pid(&pid_file) {
@@ -147,13 +152,12 @@ impl Runtime {
         let copy = |fd: BorrowedFd<'_>| -> io::Result<OwnedFd> {
             Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE_FD)?)
         };
-        let copies = [
-            (
-                copy(inherited.listener).map_err(|e| self.unstarted(&e))?,
-                LISTENER_FD,
-            ),
-            (copy(inherited.boot).map_err(|e| self.unstarted(&e))?, BOOT_FD),
-        ];
+        let mut copies = Vec::new();
+        if let Some((listener, boot)) = inherited.control {
+            for (fd, place) in [(listener, LISTENER_FD), (boot, BOOT_FD)] {
+                copies.push((copy(fd).map_err(|e| self.unstarted(&e))?, place));
+            }
+        }
         let output = || {
             console
                 .try_clone()
@@ -176,42 +180,45 @@ impl Runtime {
                 "run",
                 "--detach",
                 "--preserve-fds",
-                "2",
+                &copies.len().to_string(),
                 "--pid-file",
             ])
             .arg(pid_file)
             .arg("--bundle")
             .arg(bundle)
             .arg(id);
-        let targets = copies.each_ref().map(|(fd, target)| (fd.as_raw_fd(), *target));
+        let targets: Vec<_> = copies
+            .iter()
+            .map(|(fd, target)| (fd.as_raw_fd(), *target))
+            .collect();
         // The runtime may set limits of a process in another user's namespace with CAP_SYS_RESOURCE
         // alone, which a container engine may have taken from this process. A core dump would have
         // the sandbox's secrets, in a folder that the machine chooses.
-        let surroundings = inherited.surroundings.map(|(network, open_files)| {
-            let limits = [(libc::RLIMIT_NOFILE, open_files), (libc::RLIMIT_CORE, 0)];
-            (network.as_raw_fd(), limits)
-        });
+        let network = inherited.network.map(|network| network.as_raw_fd());
+        let limits = inherited
+            .open_files
+            .map(|open_files| [(libc::RLIMIT_NOFILE, open_files), (libc::RLIMIT_CORE, 0)]);
         // SAFETY: between fork and exec the child calls setns, setrlimit and dup2 alone, which allocate
         // nothing and take no lock. The target numbers are kept free of other descriptors.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(move || {
-                if let Some((network, limits)) = surroundings {
-                    if libc::setns(network, libc::CLONE_NEWNET) < 0 {
+                if let Some(network) = network
+                    && libc::setns(network, libc::CLONE_NEWNET) < 0
+                {
+                    return Err(io::Error::last_os_error());
+                }
+                for (kind, most) in limits.iter().flatten() {
+                    let limit = libc::rlimit {
+                        rlim_cur: *most,
+                        rlim_max: *most,
+                    };
+                    if libc::setrlimit(*kind, &raw const limit) < 0 {
                         return Err(io::Error::last_os_error());
                     }
-                    for (kind, most) in limits {
-                        let limit = libc::rlimit {
-                            rlim_cur: most,
-                            rlim_max: most,
-                        };
-                        if libc::setrlimit(kind, &raw const limit) < 0 {
-                            return Err(io::Error::last_os_error());
-                        }
-                    }
                 }
-                for (fd, target) in targets {
-                    if libc::dup2(fd, target) < 0 {
+                for (fd, target) in &targets {
+                    if libc::dup2(*fd, *target) < 0 {
                         return Err(io::Error::last_os_error());
                     }
                 }

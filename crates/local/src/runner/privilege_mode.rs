@@ -94,6 +94,15 @@ impl PrivilegeMode {
         }
     }
 
+    /// The ids of a database server's range, seen from the runner.
+    #[must_use]
+    pub fn server_ids(self, ids: IdRange) -> IdRange {
+        match self {
+            Self::Root => ids,
+            Self::Rootless => self.ids(0, 1),
+        }
+    }
+
     /// The same range in parts, each of which lies within one line of the runner's own map
     /// (user_namespaces(7)).
     #[must_use]

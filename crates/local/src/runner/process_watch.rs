@@ -1,4 +1,5 @@
-//! Watch on the sandboxes' processes 1, by pidfd and epoll: records and reports their exit.
+//! Watch on the processes 1 of sandboxes and database servers, by pidfd and epoll: records and
+//! reports their exit.
 
 use std::{
     os::fd::OwnedFd,
@@ -7,12 +8,14 @@ use std::{
 };
 
 use chrono::Utc;
-use fsa_model::ResourceName;
+use fsa_model::{ResourceName, VolumeId};
 use parking_lot::Mutex;
 use rustix::{buffer::spare_capacity, event::epoll};
 
 use super::{
-    Runner, pidfd,
+    Runner,
+    database::RunningServer,
+    pidfd,
     sandboxes::{Entry, Running},
     state::State,
 };
@@ -28,7 +31,13 @@ pub struct ProcessWatch {
 #[derive(Default)]
 struct Watched {
     next: u64,
-    all: std::collections::HashMap<u64, (ResourceName, Weak<Running>)>,
+    all: std::collections::HashMap<u64, Process>,
+}
+
+/// A watched process. A stop drops it before its exit is seen.
+enum Process {
+    Sandbox(ResourceName, Weak<Running>),
+    DatabaseServer(VolumeId, Weak<RunningServer>),
 }
 
 impl ProcessWatch {
@@ -46,23 +55,36 @@ impl Runner {
     /// Watches a running process 1; its exit is recorded, cleaned up after and reported to
     /// `fsa serve`.
     pub fn watch_process(&self, name: &ResourceName, running: &Arc<Running>) {
+        self.watch(
+            &running.pidfd,
+            Process::Sandbox(name.clone(), Arc::downgrade(running)),
+        );
+    }
+
+    /// Watches a database server in the same way.
+    pub fn watch_server(&self, volume: VolumeId, running: &Arc<RunningServer>) {
+        self.watch(
+            &running.pidfd,
+            Process::DatabaseServer(volume, Arc::downgrade(running)),
+        );
+    }
+
+    fn watch(&self, pidfd: &OwnedFd, process: Process) {
         let number = {
             let mut watched = self.process_watch.watched.lock();
             watched.next += 1;
             let number = watched.next;
-            watched
-                .all
-                .insert(number, (name.clone(), Arc::downgrade(running)));
+            watched.all.insert(number, process);
             number
         };
         let added = epoll::add(
             &self.process_watch.epoll,
-            &running.pidfd,
+            pidfd,
             epoll::EventData::new_u64(number),
             epoll::EventFlags::IN | epoll::EventFlags::ONESHOT,
         );
         if let Err(error) = added {
-            tracing::error!(sandbox = %name, %error, "a sandbox cannot be watched");
+            tracing::error!(%error, "a process cannot be watched");
         }
     }
 
@@ -80,18 +102,24 @@ impl Runner {
             }
             for event in &events {
                 let found = self.process_watch.watched.lock().all.remove(&event.data.u64());
-                // A stop has dropped the sandbox already.
-                let Some((name, Some(running))) = found.map(|(name, running)| (name, running.upgrade()))
-                else {
-                    continue;
-                };
                 let runner = Arc::clone(self);
+                let handle: Box<dyn FnOnce() + Send> = match found {
+                    Some(Process::Sandbox(name, running)) => match running.upgrade() {
+                        Some(running) => Box::new(move || runner.process_ended(&name, &running)),
+                        None => continue,
+                    },
+                    Some(Process::DatabaseServer(volume, running)) => match running.upgrade() {
+                        Some(running) => Box::new(move || runner.server_ended(volume, &running)),
+                        None => continue,
+                    },
+                    None => continue,
+                };
                 let spawned = thread::Builder::new()
                     .name("ended".into())
                     .stack_size(super::STACK)
-                    .spawn(move || runner.process_ended(&name, &running));
+                    .spawn(handle);
                 if let Err(error) = spawned {
-                    tracing::error!(%error, "no thread could be started for the end of a sandbox");
+                    tracing::error!(%error, "no thread could be started for the end of a process");
                 }
             }
         }

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     RunnerConfig,
     config::PATH,
-    pasta,
+    database, pasta,
     privilege_mode::PrivilegeMode,
     state::{BOOT, Process, State},
     userns::COUNT,
@@ -147,6 +147,11 @@ fn living(folder: &Path) -> Option<OwnedFd> {
                 .filter_map(|entry| State::read(&entry.path().join("state.json")))
                 .filter_map(|state| state.run.filter(|run| run.boot == *BOOT)?.process)
                 .find_map(|process| parent(&user_namespace(process)?))
+        })
+        .or_else(|| {
+            database::state::running(&folder.join("servers"))
+                .filter(|state| state.boot == *BOOT)
+                .find_map(|state| parent(&user_namespace(state.process?)?))
         })
         .or_else(|| {
             entries("networks")

@@ -15,7 +15,7 @@ use std::{
 use fsa_model::{Failure, FailureKind};
 use parking_lot::{Condvar, Mutex};
 
-use super::{Runner, STACK, deferred_delete, storage};
+use super::{Runner, STACK, database, deferred_delete, storage};
 use crate::protocol::{self, Call, Message, Packet, Request, Response, VERSION};
 
 /// Concurrent requests; more wait in the socket.
@@ -174,6 +174,11 @@ fn perform(
         }
         Request::RemoveVolume { volume } => {
             let _lock = runner.volume_locks.take(volume);
+            // Its server has files of the volume open.
+            runner.databases.exclusively(volume, |entry| {
+                runner.stop_database(entry, volume, protocol::StopWhen::Always)
+            })?;
+            runner.databases.forget(volume);
             runner
                 .storage
                 .delete(volume)
@@ -275,6 +280,16 @@ fn perform(
                 protocol::machine(format!("the storage pool cannot be inspected ({error})"))
             })?,
         )),
+        Request::EnsureDatabase { .. }
+        | Request::StartDatabase { .. }
+        | Request::OpenDatabase { .. }
+        | Request::StopDatabase { .. }
+        | Request::RemoveDatabase { .. }
+        | Request::CopyDatabase { .. }
+        | Request::ObserveDatabase { .. }
+        | Request::Databases
+        | Request::DatabaseDisk { .. }
+        | Request::DatabaseLog { .. } => plain(database::requests::perform(runner, request)?),
         Request::Leftovers => plain(Response::Leftovers {
             what: runner.leftovers(),
         }),

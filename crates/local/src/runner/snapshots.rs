@@ -8,7 +8,7 @@ use fsa_model::{
 };
 
 use super::{
-    Runner,
+    Runner, database,
     storage::{self, diff},
 };
 use crate::protocol::machine;
@@ -144,8 +144,10 @@ impl Runner {
     /// Control groups of the processes that use a volume: those of its running sandboxes, and of its
     /// database's server, where one runs.
     fn groups_of(&self, volume: VolumeId) -> Result<Vec<String>, Failure> {
-        let server = database_group(volume);
-        let server = (!self.cgroups.processes(&server).is_empty()).then_some(server);
+        let server = self
+            .databases
+            .running(volume)
+            .map(|_| database::container_name(volume));
         Ok(self
             .inventory()?
             .into_iter()
@@ -159,11 +161,6 @@ impl Runner {
             .chain(server)
             .collect())
     }
-}
-
-/// The control group of the server of a volume's database.
-fn database_group(volume: VolumeId) -> String {
-    format!("database-{volume}")
 }
 
 fn no_such_snapshot() -> Failure {

@@ -126,16 +126,15 @@ impl Runner {
         self.write_bundle(start, &network, &user_namespace, &bundle)
             .map_err(|e| creation_failed("the sandbox's bundle", &e))?;
 
+        let joins = self.runtime.joins_user_namespace();
         let pid = self.runtime.start(
             name.as_str(),
             &bundle,
             &Inherited {
-                listener: listener.as_fd(),
-                boot: boot.as_fd(),
-                surroundings: self
-                    .runtime
-                    .joins_user_namespace()
-                    .then(|| (network.namespace.as_fd(), self.open_files)),
+                control: Some((listener.as_fd(), boot.as_fd())),
+                network: joins.then(|| network.namespace.as_fd()),
+                open_files: joins.then_some(self.open_files),
+                output: None,
             },
         )?;
         let running = self.verify(pid, start, &network, &bundle)?;

@@ -1,5 +1,6 @@
 //! Logs of the start command: `/api/projects/{project}/logs`, as JSON or as a stream (server-sent events) that
-//! resumes after the last line that the client received.
+//! resumes after the last line that the client received. With `source=database`, the end of the log of the
+//! project's database server.
 
 use std::convert::Infallible;
 
@@ -7,12 +8,17 @@ use axum::{
     extract::{FromRequestParts, State},
     response::{IntoResponse as _, Response, sse::Event as Message},
 };
-use fsa_model::{ErrorBody, api::Page, sandboxd::LogLine};
+use chrono::{DateTime, NaiveDateTime, Utc};
+use fsa_model::{
+    ErrorBody,
+    api::Page,
+    sandboxd::{LogLine, LogSource},
+};
 use fsa_sandboxd_client::TIMEOUT;
 use futures_util::{Stream, StreamExt as _};
 use http::request::Parts;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{in_branch::InBranch, sse};
@@ -22,11 +28,16 @@ use crate::{
     extract::{Json, Query, last_event_id},
     sandbox_client::{RunningSandbox, stream_end},
     state::App,
-    store::branches,
+    store::branches::{self, AuthorizedBranch},
 };
 
 /// Lines per page.
 const PAGE_SIZE: usize = 10_000;
+/// Timeout for the region's answer with a database's log.
+const DATABASE_LOG_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
+/// How PostgreSQL's lines begin (`log_line_prefix = '%m '`).
+const DATABASE_TIME: &str = "%Y-%m-%d %H:%M:%S%.3f";
+const DATABASE_TIME_LENGTH: usize = "2026-01-02 03:04:05.678".len();
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(read_logs))
@@ -45,6 +56,18 @@ struct LogsQuery {
     /// Name of a branch; `main` by default.
     #[serde(rename = "branch", default)]
     _branch: Option<String>,
+    /// `database` returns the end of the log of the project's database server, with `follow=false`.
+    #[serde(default)]
+    #[param(inline)]
+    source: LogsOf,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum LogsOf {
+    #[default]
+    Sandbox,
+    Database,
 }
 
 fn yes() -> bool {
@@ -76,6 +99,14 @@ async fn read_logs(
     last: LastEventId,
 ) -> Result<Response> {
     let project = branches::find::<Read>(&app.store, &caller, &project).await?;
+    if query.source == LogsOf::Database {
+        if query.follow {
+            return Err(Error::bad_request(
+                "The log of a database cannot be followed: add follow=false.",
+            ));
+        }
+        return Ok(Json(database_log(&app, &project).await?).into_response());
+    }
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let after = last.0.or(query.cursor).unwrap_or(0);
     let permit = query
@@ -101,6 +132,42 @@ async fn read_logs(
     Ok(sse::stream(messages))
 }
 
+/// The end of the log of the project's database server.
+async fn database_log(app: &App, project: &AuthorizedBranch<Read>) -> Result<Page<LogLine>> {
+    let none = || Error::not_found("log of a database").with_project(project.id);
+    let region = app.core().regions.get(&project.region).ok_or_else(none)?;
+    let volume = project.branch().volume;
+    let text = tokio::time::timeout(DATABASE_LOG_TIMEOUT, region.databases.log(volume))
+        .await
+        .map_err(|_| Error::unavailable("The region did not return the log of the database."))?
+        .map_err(|error| Error::from(error).with_project(project.id))?
+        .ok_or_else(none)?;
+    Ok(Page {
+        items: database_lines(&text),
+        next_cursor: None,
+    })
+}
+
+/// Lines without a time, such as the statement below an error, have that of the line before.
+fn database_lines(text: &str) -> Vec<LogLine> {
+    let mut at: DateTime<Utc> = DateTime::UNIX_EPOCH;
+    let lines = text.lines().zip(1..).map(|(line, sequence)| {
+        if let Some(time) = line
+            .get(..DATABASE_TIME_LENGTH)
+            .and_then(|time| NaiveDateTime::parse_from_str(time, DATABASE_TIME).ok())
+        {
+            at = time.and_utc();
+        }
+        LogLine {
+            sequence,
+            at,
+            source: LogSource::Database,
+            text: line.to_owned(),
+        }
+    });
+    lines.collect()
+}
+
 async fn page(
     lines: impl Stream<Item = fsa_sandboxd_client::Result<LogLine>> + Send,
 ) -> Result<Page<LogLine>> {
@@ -117,4 +184,20 @@ fn message(line: &LogLine) -> Message {
         .id(line.sequence.to_string())
         .json_data(line)
         .unwrap_or_else(|_| Message::default().comment("a line that cannot be serialized"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_a_time_has_that_of_the_line_before() {
+        let lines = database_lines(
+            "2026-01-02 03:04:05.678 UTC ERROR:  column \"x\" does not exist\n\tat character 8\n",
+        );
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[1].at, lines[0].at);
+        assert_eq!(lines[0].at.to_rfc3339(), "2026-01-02T03:04:05.678+00:00");
+        assert_eq!((lines[1].sequence, lines[1].source), (2, LogSource::Database));
+    }
 }

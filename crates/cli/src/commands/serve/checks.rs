@@ -1,8 +1,9 @@
 //! Health checks of a running server: the checks of `fsa doctor` that need no root, on the runner and clusters in use.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use fsa_driver::DriverError;
+use fsa_local::project_databases::ProjectDatabases;
 use fsa_model::{
     environment::Environment,
     system::{Check, CheckState},
@@ -20,10 +21,12 @@ pub fn of(
 ) -> Checks {
     let config = Arc::new(config.clone());
     let runner = local.map(|local| Arc::clone(&local.runner));
+    let databases = local.map(|local| Arc::clone(&local.databases));
     let credentials = check_credentials(agents);
     let clusters = Arc::new(clusters);
     Checks::new(move || {
         let (config, runner) = (Arc::clone(&config), runner.clone());
+        let databases = databases.clone();
         let (credentials, clusters) = (credentials.clone(), Arc::clone(&clusters));
         async move {
             let mut found = vec![
@@ -43,6 +46,9 @@ pub fn of(
                 found.push(doctor::check_postgresql(&config).await);
                 found.push(image(&config));
             }
+            if let Some(databases) = databases {
+                found.push(database_servers(&databases).await);
+            }
             found.push(credentials);
             for Connected {
                 region,
@@ -55,6 +61,40 @@ pub fn of(
             found
         }
     })
+}
+
+async fn database_servers(databases: &ProjectDatabases) -> Check {
+    let name = "databases";
+    match databases.servers().await {
+        Err(error) => Check::new(name, CheckState::Bad, error.to_string()),
+        Ok(servers) => {
+            let running = servers.iter().filter(|server| server.running).count();
+            let majors: BTreeSet<String> = servers
+                .iter()
+                .filter_map(|server| server.major)
+                .map(|major| major.to_string())
+                .collect();
+            let releases = match majors.is_empty() {
+                true => String::new(),
+                false => format!(
+                    ", of PostgreSQL {}",
+                    majors.into_iter().collect::<Vec<_>>().join(", ")
+                ),
+            };
+            let lost = servers.iter().filter(|server| server.lost).count();
+            let message = format!("{} prepared{releases}, {running} running", servers.len());
+            match lost {
+                0 => Check::good(name, message),
+                lost => Check::new(
+                    name,
+                    CheckState::Warning,
+                    format!(
+                        "{message}; the files of {lost} are missing: restore a backup of the data folder"
+                    ),
+                ),
+            }
+        }
+    }
 }
 
 fn runner_failed(error: &DriverError) -> Check {

@@ -1,5 +1,5 @@
-//! This machine as a region: the runner, the two PostgreSQL clusters, the database proxy and the driver, in the order
-//! in which privileges allow it.
+//! This machine as a region: the runner, the control plane's PostgreSQL, the projects' database servers, the database
+//! proxy and the driver, in the order in which privileges allow it.
 
 use std::{
     fs, io,
@@ -10,13 +10,14 @@ use std::{
 
 use fsa_local::{
     LocalConfig, LocalDriver, database_proxy,
-    databases::LocalDatabases,
     driver::{Client, RunnerLink},
     images, postgres, privileges,
+    project_databases::ProjectDatabases,
 };
 use nix::unistd::{Uid, getgid, getuid};
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{CONTROL_DATABASE, user};
 use crate::{config::ServeConfig, failure::Failure};
@@ -37,12 +38,13 @@ impl Start {
 /// This machine, ready to be a region.
 pub struct Local {
     pub driver: Arc<LocalDriver>,
-    pub databases: Arc<LocalDatabases>,
+    pub databases: Arc<ProjectDatabases>,
     pub runner: Arc<Client>,
     /// How to reach the control database.
     pub control: PgConnectOptions,
-    /// Background tasks: keep the clusters running, import the image.
+    /// Background tasks: keep the control cluster running, start and stop database servers, import the image.
     background: JoinSet<()>,
+    _starter: AbortOnDropHandle<()>,
 }
 
 impl Local {
@@ -87,6 +89,7 @@ fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig,
         .clone_from(&config.allow_networks);
     settings.runner.storage.clone_from(&config.storage);
     settings.runner.storage_size_mib = config.storage_size_mib;
+    settings.runner.postgres_bin.clone_from(&config.postgres_bin);
     (settings.runner.serve_uid, settings.runner.serve_gid) = (uid, gid);
     settings
         .images
@@ -155,41 +158,50 @@ fn copy_archive(source: &Path, folder: &Path, target: &Path) -> io::Result<()> {
     fs::rename(&part, target)
 }
 
-/// The clusters of a data folder.
+/// The control cluster of a data folder, and the shared one of earlier releases.
 pub fn clusters(config: &ServeConfig, run_as: Option<(u32, u32)>) -> [postgres::Cluster; 2] {
-    let settings = postgres::Settings {
-        data: config.data_dir.clone(),
-        bin: config.postgres_bin.clone(),
-        run_as,
-    };
+    let settings = postgres_settings(config, run_as);
     [postgres::ClusterKind::Control, postgres::ClusterKind::Projects]
         .map(|kind| postgres::Cluster::new(kind, settings.clone()))
 }
 
-/// Starts the clusters and the database proxy, if they do not run yet, and opens the driver.
+fn postgres_settings(config: &ServeConfig, run_as: Option<(u32, u32)>) -> postgres::Settings {
+    postgres::Settings {
+        data: config.data_dir.clone(),
+        bin: config.postgres_bin.clone(),
+        run_as,
+    }
+}
+
+/// Starts the control cluster and the database proxy, if they do not run yet, and opens the driver.
 pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> {
     // Before the databases are started, which would keep running without a runner.
     let client = Client::greet(start.link)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let [control, projects] = clusters(config, None);
+    let [control, _] = clusters(config, None);
     let postgres = |error: postgres::PostgresError| Failure::failed(error.to_string());
     let own = config.database_dsn.is_none();
-    let (begun_control, begun_projects) = tokio::join!(
-        async {
-            if own {
-                control.ensure_running().await?;
-                control.ensure_database(CONTROL_DATABASE).await?;
-            }
-            Ok(())
-        },
-        projects.ensure_running(),
-    );
-    begun_control.map_err(postgres)?;
-    begun_projects.map_err(postgres)?;
+    if own {
+        control.ensure_running().await.map_err(postgres)?;
+        control
+            .ensure_database(CONTROL_DATABASE)
+            .await
+            .map_err(postgres)?;
+    }
+    let unusable =
+        |error: std::io::Error| Failure::failed(format!("the projects' databases cannot be used: {error}"));
+    let databases = ProjectDatabases::open(&config.data_dir, Arc::clone(&client), config.database_idle)
+        .map_err(unusable)?;
+    databases
+        .prepare_upgrade(&postgres_settings(config, None))
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let starter =
+        database_proxy::starter::serve(&config.data_dir, Arc::clone(&databases) as _).map_err(unusable)?;
     let program = std::env::current_exe()?;
     let proxy = database_proxy::ensure_running(
-        &database_proxy::DatabaseProxyConfig::new(&config.data_dir, &projects),
+        &database_proxy::DatabaseProxyConfig::new(&config.data_dir),
         &program,
         &["gate".to_owned()],
     )
@@ -198,13 +210,15 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
     let driver = LocalDriver::with(start.settings, Arc::clone(&client), Some(Arc::new(proxy)))
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let databases = Arc::new(LocalDatabases::new(projects.clone()));
     let options = control.connect_options(CONTROL_DATABASE);
     let mut background = JoinSet::new();
     if own {
         background.spawn(async move { control.keep_running().await });
     }
-    background.spawn(async move { projects.keep_running().await });
+    let servers = Arc::clone(&databases);
+    background.spawn(async move { servers.stop_idle_forever().await });
+    let servers = Arc::clone(&databases);
+    background.spawn(async move { servers.upgrade_all().await });
     if config.web_image.is_some() {
         let driver = Arc::clone(&driver);
         background.spawn(async move { import_web(driver.image_store()).await });
@@ -215,6 +229,7 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
         runner: client,
         control: options,
         background,
+        _starter: starter,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Backend `btrfs`: a volume is a subvolume with a quota that the kernel enforces. Needs root.
 //!
-//! A volume holds `home`, `root/<resource>` (upper and work folder of each sandbox's overlay, which
+//! A volume holds `home`, `database`, `root/<resource>` (upper and work folder of each sandbox's overlay, which
 //! must be on one subvolume) and `trash`, from which trees are deleted in the background: a rename
 //! never leaves its subvolume.
 
@@ -267,6 +267,34 @@ impl BtrfsPool {
     /// The file system's.
     pub fn discard_root(&self, sandbox: &SandboxRef) -> io::Result<Option<PathBuf>> {
         self.trash(sandbox.volume).discard(&self.root(sandbox))
+    }
+
+    /// Moves a volume's database aside.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn discard_database(&self, volume: VolumeId) -> io::Result<Option<PathBuf>> {
+        match self.trash(volume).discard(&self.database(volume)) {
+            // The volume has no folder for it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Every volume that has a folder for a database.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn list_databases(&self) -> io::Result<Vec<VolumeId>> {
+        let mut volumes = self.list()?;
+        volumes.retain(|volume| self.database(*volume).is_dir());
+        Ok(volumes)
+    }
+
+    /// The folder of templates of databases: in the pool, so that copies share their blocks.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        self.folder.join("templates")
     }
 
     pub(super) fn volume(&self, volume: VolumeId) -> PathBuf {

@@ -51,6 +51,29 @@ impl CopyPool {
 
     /// # Errors
     /// The file system's.
+    pub fn discard_database(&self, volume: VolumeId) -> io::Result<Option<PathBuf>> {
+        self.deferred_delete.discard(&self.database(volume))
+    }
+
+    /// Every volume that has a folder for a database.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn list_databases(&self) -> io::Result<Vec<VolumeId>> {
+        Ok(fs::read_dir(self.layout.databases())?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect())
+    }
+
+    /// The folder of templates of databases.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        self.layout.folder().join("templates")
+    }
+
+    /// # Errors
+    /// The file system's.
     pub fn list(&self) -> io::Result<Vec<VolumeId>> {
         Ok(fs::read_dir(self.layout.volumes())?
             .flatten()

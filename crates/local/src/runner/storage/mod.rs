@@ -171,6 +171,49 @@ impl StoragePool {
         }
     }
 
+    /// Makes what the folder of a volume's database is in.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn prepare_database(&self, volume: VolumeId) -> io::Result<()> {
+        match self {
+            Self::Copy(_) => Ok(()),
+            Self::Btrfs(pool) => pool.create_volume(volume),
+        }
+    }
+
+    /// Moves a volume's database aside; returns the argument of
+    /// [`deferred_delete::delete`](super::deferred_delete::delete).
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn discard_database(&self, volume: VolumeId) -> io::Result<Option<PathBuf>> {
+        match self {
+            Self::Copy(pool) => pool.discard_database(volume),
+            Self::Btrfs(pool) => pool.discard_database(volume),
+        }
+    }
+
+    /// Every volume that has a folder for a database.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn list_databases(&self) -> io::Result<Vec<VolumeId>> {
+        match self {
+            Self::Copy(pool) => pool.list_databases(),
+            Self::Btrfs(pool) => pool.list_databases(),
+        }
+    }
+
+    /// The folder of templates of databases, on the file system of the volumes.
+    #[must_use]
+    pub fn templates(&self) -> PathBuf {
+        match self {
+            Self::Copy(pool) => pool.templates(),
+            Self::Btrfs(pool) => pool.templates(),
+        }
+    }
+
     #[must_use]
     pub fn files(&self, sandbox: &SandboxRef) -> SandboxFiles {
         match self {
