@@ -5,6 +5,7 @@ use fsa_tests::{PreviewClient, World};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
+const BTRFS: [&str; 4] = ["--storage", "btrfs", "--storage-size-mib", "4096"];
 /// Serves the project's folder at port 3000 in the background.
 const SERVE: &str = "setsid python3 -m http.server 3000 >/dev/null 2>&1 </dev/null &";
 
@@ -71,11 +72,59 @@ async fn a_branch_has_the_files_of_a_living_project() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_branch_on_btrfs_has_them_too() {
-    story(World::start(&[
-        "--storage",
-        "btrfs",
-        "--storage-size-mib",
-        "4096",
-    ]))
+    story(World::start(&BTRFS)).await;
+}
+
+async fn copies_the_database(world: World) {
+    let api = world.api();
+    api.create_running("shop").await;
+    let sql = async |project: &str, statement: &str| {
+        let script = format!("psql -v ON_ERROR_STOP=1 -qAtc \"{statement}\"");
+        api.shell(project, &script).await.trim().to_owned()
+    };
+    let visitors = "select string_agg(name, ' ' order by name) from visitors";
+    sql(
+        "shop",
+        "create table visitors (name text); insert into visitors values ('ada')",
+    )
     .await;
+
+    // A transaction is open while the files of the database are copied.
+    api.shell(
+        "shop",
+        "setsid sh -c \"(echo 'begin; insert into visitors select 1;'; sleep 600) | psql -q\" \
+         >/dev/null 2>&1 </dev/null &",
+    )
+    .await;
+    let branch = json!({"name": "fix"});
+    let _: Branch = api
+        .send(Method::POST, "/api/projects/shop/branches", &branch)
+        .await;
+    api.until("shop@fix", Phase::Running).await;
+
+    assert_eq!(sql("shop@fix", visitors).await, "ada");
+    let url = async |project: &str| api.shell(project, "printenv DATABASE_URL").await;
+    assert_eq!(url("shop@fix").await, url("shop").await);
+    sql("shop@fix", "insert into visitors values ('grace')").await;
+    sql("shop", "insert into visitors values ('linus')").await;
+    assert_eq!(sql("shop", visitors).await, "ada linus");
+    assert_eq!(sql("shop@fix", visitors).await, "ada grace");
+    let deleted = world.fsa(&["branch", "delete", "shop", "fix", "--yes"]);
+    assert!(
+        deleted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&deleted.stderr)
+    );
+    assert_eq!(sql("shop", visitors).await, "ada linus");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_has_the_database_of_a_living_project() {
+    copies_the_database(World::start(&[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_on_btrfs_has_its_database_too() {
+    copies_the_database(World::start(&BTRFS)).await;
 }

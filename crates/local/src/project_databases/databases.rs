@@ -71,6 +71,10 @@ impl Databases for ProjectDatabases {
         true
     }
 
+    fn are_on_volumes(&self) -> bool {
+        true
+    }
+
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
         let _lock = self.changes.lock(&database.volume).await;
         self.drop_pending(database.volume).await?;
