@@ -201,6 +201,13 @@ async fn a_person_creates_a_snapshot_and_restores_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_creates_branches_works_in_them_and_deletes_them() {
+    let mut world = World::start(&[]);
+    run_story(&mut world, "branches", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_creates_a_project_in_another_region_and_sees_its_stages() {
     let namespace = Namespace::new().with_postgres();
     let more = format!("reach = \"direct\"\n{}", namespace.databases());

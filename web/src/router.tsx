@@ -72,7 +72,13 @@ const administration = createRoute({
 const tree = root.addChildren([signIn, authenticated.addChildren([projects, workspace, account, administration])]);
 
 export function createAppRouter(queries: QueryClient) {
-  return createRouter({ routeTree: tree, context: { queries }, defaultPreload: "intent" });
+  return createRouter({
+    routeTree: tree,
+    context: { queries },
+    defaultPreload: "intent",
+    // Of a branch: /p/PROJECT@BRANCH.
+    pathParamsAllowedCharacters: ["@"],
+  });
 }
 
 declare module "@tanstack/react-router" {

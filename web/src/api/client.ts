@@ -4,6 +4,12 @@ import type { components, paths } from "./schema";
 
 export type Schemas = components["schemas"];
 export type Project = Schemas["Project"];
+/** A project with the sandbox of one of its branches. */
+export type ProjectInBranch = Project & {
+  branch: string;
+  /** Names the branch in requests: the project's id, and the branch if it is not main. */
+  reference: string;
+};
 export type Sandbox = Schemas["Sandbox"];
 export type Phase = Sandbox["status"];
 export type Port = Schemas["Port"];

@@ -2,7 +2,7 @@
 // invalidates cached queries that an event affects.
 import type { QueryClient, QueryKey } from "@tanstack/react-query";
 import { useSyncExternalStore } from "react";
-import { endsAccess, staleQueries } from "../logic/eventQueries";
+import { endedReference, staleQueries } from "../logic/eventQueries";
 import { discardUnsavedOf } from "../logic/unsaved";
 import type { Schemas } from "./client";
 import { me } from "./queries";
@@ -107,7 +107,8 @@ export function subscribeToEvents(queries: QueryClient): () => void {
     (after) => (after ? `/api/events?cursor=${after}` : "/api/events?tail=true"),
     (event) => {
       const user = queries.getQueryData(me.queryKey)?.id;
-      if (user !== undefined && endsAccess(event)) discardUnsavedOf(localStorage, user, event.projectId);
+      const ended = endedReference(event);
+      if (user !== undefined && ended !== undefined) discardUnsavedOf(localStorage, user, ended);
       invalidateForEvent(queries, event);
     },
     (open) => {

@@ -1,10 +1,11 @@
 // Queries and mutations of the screens. Events invalidate queries by the keys given here (events.ts).
 import { notifications } from "@mantine/notifications";
 import { queryOptions, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { branchKey, branchReference, parseReference } from "../logic/branch";
 import { randomId } from "../logic/randomId";
 import { isFinished } from "../logic/task";
 import { discardUnsavedOf, projectsWithUnsaved } from "../logic/unsaved";
-import { type Project, type Schemas, api, data, errorMessage, readApiError, send } from "./client";
+import { type Project, type ProjectInBranch, type Schemas, api, data, errorMessage, readApiError, send } from "./client";
 
 /** Pages of a list that are read at most; a longer list would exceed the server's own limits. */
 const maxPages = 100;
@@ -51,22 +52,57 @@ export const projects = queryOptions({
   },
 });
 
-/** A project by its name or id, as in the page's URL. Its key begins with `projects`, which each event invalidates. */
-export const project = (name: string) =>
+/** A response's project, whose sandbox is that of `branch`. */
+export const inBranch = (project: Project, branch: string): ProjectInBranch => ({ ...project, branch, reference: branchReference(project.id, branch) });
+
+/**
+ * A branch by the name or id of its project, and its name, as in the page's URL. Its key begins with `projects`, which
+ * each event invalidates.
+ */
+export const project = (reference: string) =>
   queryOptions({
-    queryKey: ["projects", name],
-    queryFn: () => data(api.GET("/api/projects/{project}", { params: { path: { project: name } } })),
+    queryKey: ["projects", reference],
+    queryFn: async () =>
+      inBranch(await data(api.GET("/api/projects/{project}", { params: { path: { project: reference } } })), parseReference(reference).branch),
   });
+
+/** The branches of a project, main first. */
+export const branches = (id: string) =>
+  queryOptions({
+    queryKey: ["project", id, "branches"],
+    queryFn: async () => (await data(api.GET("/api/projects/{project}/branches", { params: { path: { project: id } } }))).items,
+  });
+
+/** Creates a branch as a copy of another one as it is, or of a snapshot. */
+export function useCreateBranch() {
+  const queries = useQueryClient();
+  return useMutation({
+    mutationFn: ({ project, ...body }: { project: string } & Schemas["CreateBranch"]) =>
+      data(api.POST("/api/projects/{project}/branches", { params: { path: { project } }, body })),
+    onSettled: (_data, _error, { project }) => queries.invalidateQueries({ queryKey: branches(project).queryKey }),
+  });
+}
+
+export function useDeleteBranch() {
+  const queries = useQueryClient();
+  return useMutation({
+    mutationFn: async ({ project, branch }: { project: string; branch: string }) => {
+      await data(api.DELETE("/api/projects/{project}/branches/{branch}", { params: { path: { project, branch } } }));
+    },
+    onSettled: (_data, _error, { project }) => queries.invalidateQueries({ queryKey: branches(project).queryKey }),
+    onError: notifyError,
+  });
+}
 
 export const ports = (id: string) =>
   queryOptions({
-    queryKey: ["project", id, "ports"],
+    queryKey: ["project", ...branchKey(id), "ports"],
     queryFn: () => data(api.GET("/api/projects/{project}/ports", { params: { path: { project: id } } })),
   });
 
 export const environment = (id: string, reveal: boolean) =>
   queryOptions({
-    queryKey: ["project-details", id, "environment", reveal],
+    queryKey: ["project-details", ...branchKey(id), "environment", reveal],
     queryFn: () =>
       data(api.GET("/api/projects/{project}/environment", { params: { path: { project: id }, query: { reveal } } })),
     // Revealed values are not cached beyond their use.
@@ -75,7 +111,7 @@ export const environment = (id: string, reveal: boolean) =>
 
 export const database = (id: string, reveal: boolean) =>
   queryOptions({
-    queryKey: ["project-details", id, "database", reveal],
+    queryKey: ["project-details", ...branchKey(id), "database", reveal],
     queryFn: () =>
       data(api.GET("/api/projects/{project}/database", { params: { path: { project: id }, query: { reveal } } })),
     gcTime: reveal ? 0 : undefined,
@@ -87,7 +123,7 @@ export const database = (id: string, reveal: boolean) =>
  */
 export const terminals = (id: string) =>
   queryOptions({
-    queryKey: ["project", id, "terminals"],
+    queryKey: ["project", ...branchKey(id), "terminals"],
     gcTime: 0,
     // With a signal a request is canceled too, which otherwise would keep the list until its last retry.
     queryFn: ({ signal }) => data(api.GET("/api/projects/{project}/terminals", { params: { path: { project: id } }, signal })),
@@ -98,7 +134,7 @@ export const filesUrl = (id: string, path: string, more = "") =>
 
 export const directory = (id: string, path: string) =>
   queryOptions({
-    queryKey: ["files", id, path],
+    queryKey: ["files", ...branchKey(id), path],
     queryFn: async ({ signal }) => {
       const response = await send(filesUrl(id, path, "&list=true"), { signal });
       if (!response.ok) throw await readApiError(response);
@@ -112,7 +148,7 @@ export const directory = (id: string, path: string) =>
 /** File changes have no events, so the status is polled while it is shown. */
 export const gitStatus = (id: string) =>
   queryOptions({
-    queryKey: ["git", id, "status"],
+    queryKey: ["git", ...branchKey(id), "status"],
     queryFn: () => data(api.GET("/api/projects/{project}/git/status", { params: { path: { project: id } } })),
     refetchInterval: 10_000,
     retry: false,
@@ -120,7 +156,7 @@ export const gitStatus = (id: string) =>
 
 export const gitDiff = (id: string, path: string, staged: boolean) =>
   queryOptions({
-    queryKey: ["git", id, "diff", path, staged],
+    queryKey: ["git", ...branchKey(id), "diff", path, staged],
     queryFn: () => data(api.GET("/api/projects/{project}/git/diff", { params: { path: { project: id }, query: { path, staged } } })),
     refetchInterval: 10_000,
   });
@@ -132,21 +168,21 @@ const pollWhileUnfinished = (all: Schemas["Task"][] | undefined) => (all?.some((
 /** The newest tasks of a project. */
 export const tasks = (id: string) =>
   queryOptions({
-    queryKey: ["project", id, "tasks"],
+    queryKey: ["project", ...branchKey(id), "tasks"],
     queryFn: async () => (await data(api.GET("/api/projects/{project}/tasks", { params: { path: { project: id } } }))).items,
     refetchInterval: (query) => pollWhileUnfinished(query.state.data),
   });
 
 export const task = (id: string, task: string) =>
   queryOptions({
-    queryKey: ["project", id, "tasks", task],
+    queryKey: ["project", ...branchKey(id), "tasks", task],
     queryFn: () => data(api.GET("/api/projects/{project}/tasks/{task}", { params: { path: { project: id, task } } })),
     refetchInterval: (query) => pollWhileUnfinished(query.state.data && [query.state.data]),
   });
 
 export const taskDiff = (id: string, task: string) =>
   queryOptions({
-    queryKey: ["task-diff", id, task],
+    queryKey: ["task-diff", ...branchKey(id), task],
     queryFn: () => data(api.GET("/api/projects/{project}/tasks/{task}/diff", { params: { path: { project: id, task } } })),
     staleTime: Number.POSITIVE_INFINITY,
   });
@@ -154,7 +190,7 @@ export const taskDiff = (id: string, task: string) =>
 /** The snapshots of a project, newest first. */
 export const snapshots = (id: string) =>
   queryOptions({
-    queryKey: ["project", id, "snapshots"],
+    queryKey: ["project", ...branchKey(id), "snapshots"],
     queryFn: async () => {
       const all: Schemas["Snapshot"][] = [];
       let cursor: string | undefined;
@@ -171,7 +207,7 @@ export const snapshots = (id: string) =>
 /** Files that changed after a snapshot. File changes have no events, so it is read each time it is shown. */
 export const snapshotDiff = (id: string, snapshot: string) =>
   queryOptions({
-    queryKey: ["snapshot-diff", id, snapshot],
+    queryKey: ["snapshot-diff", ...branchKey(id), snapshot],
     queryFn: () => data(api.GET("/api/projects/{project}/snapshots/{snapshot}/diff", { params: { path: { project: id, snapshot } } })),
     gcTime: 0,
     retry: false,

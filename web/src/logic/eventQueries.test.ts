@@ -1,13 +1,14 @@
 import { readFileSync } from "node:fs";
 import { expect, it } from "vitest";
 import type { Schemas } from "../api/client";
-import { endsAccess, staleQueries } from "./eventQueries";
+import { endedReference, staleQueries } from "./eventQueries";
 
 const kinds = JSON.parse(readFileSync(new URL("../../api.json", import.meta.url), "utf8")).components.schemas.EventKind.enum as Schemas["EventKind"][];
 const details = (kind: Schemas["EventKind"]) => staleQueries({ kind, projectId: "p" }).some(([key]) => key === "project-details");
 
-it("a project is gone when it is deleted or no longer shared", () => {
-  expect(kinds.filter((kind) => endsAccess({ kind, projectId: "p" })).sort()).toEqual(["projectDeleted", "shareEnded"]);
+it("a project is gone when it is deleted or no longer shared, and a branch when it is deleted", () => {
+  const ended = Object.fromEntries(kinds.map((kind) => [kind, endedReference({ kind, projectId: "p", branch: "b" })]).filter(([, reference]) => reference));
+  expect(ended).toEqual({ branchDeleted: "p@b", projectDeleted: "p", shareEnded: "p" });
 });
 
 it("an event makes the queries stale that it concerns", () => {

@@ -1,12 +1,12 @@
-// Validation of a project name while it is typed. The server validates it again.
+// Validation of a name of a project or a branch while it is typed. The server validates it again.
 
-const maxLength = 40;
+const maxProjectNameLength = 40;
 
 export const nameRule =
   "Lowercase letters, digits and single hyphens. Must start with a letter, end with a letter or digit, and have at most 40 characters.";
 
 /** What is wrong with a name, or undefined. */
-export function nameProblem(name: string): string | undefined {
+export function nameProblem(name: string, maxLength = maxProjectNameLength): string | undefined {
   if (name === "") return "Enter a name.";
   if (name.length > maxLength) return `The name has ${name.length} characters. Use at most ${maxLength}.`;
   if (!/^[a-z]/.test(name)) return "The name must start with a lowercase letter.";
@@ -18,7 +18,7 @@ export function nameProblem(name: string): string | undefined {
 }
 
 /** The nearest valid name. It is only offered, and never replaces what was typed. */
-export function suggestName(text: string): string {
+export function suggestName(text: string, maxLength = maxProjectNameLength): string {
   return text
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, "-")

@@ -55,20 +55,21 @@ describe("unsaved texts", () => {
     expect(new UnsavedTexts(new MemoryStorage(), "me", "p").write("f", unsaved("x".repeat(2_000_000)))).toBe(false);
   });
 
-  it("of a project that is gone are discarded, and no others", () => {
+  it("of a project or a branch that is gone are discarded, and no others", () => {
     const storage = new MemoryStorage();
-    for (const [user, project] of [["me", "gone"], ["me", "gone-too"], ["other", "gone"]] as const) {
+    for (const [user, project] of [["me", "gone"], ["me", "gone@branch"], ["me", "gone-too"], ["me", "kept"], ["me", "kept@branch"], ["other", "gone"]] as const) {
       new UnsavedTexts(storage, user, project).write("a.b/c", unsaved("x"));
     }
     new UnsavedTexts(storage, "me", "gone").write("d", unsaved("y"));
-    expect(projectsWithUnsaved(storage, "me").sort()).toEqual(["gone", "gone-too"]);
+    expect(projectsWithUnsaved(storage, "me").sort()).toEqual(["gone", "gone-too", "gone@branch", "kept", "kept@branch"]);
     const inMemory: string[] = [];
     const keeper = { store: () => true, discard: () => {}, discardProject: (user: string, project: string) => void inMemory.push(user, project) };
     unsavedKeepers.add(keeper);
     discardUnsavedOf(storage, "me", "gone");
+    discardUnsavedOf(storage, "me", "kept@branch");
     unsavedKeepers.delete(keeper);
-    expect(inMemory).toEqual(["me", "gone"]);
-    expect(projectsWithUnsaved(storage, "me")).toEqual(["gone-too"]);
+    expect(inMemory).toEqual(["me", "gone", "me", "kept@branch"]);
+    expect(projectsWithUnsaved(storage, "me")).toEqual(["gone-too", "kept"]);
     expect(projectsWithUnsaved(storage, "other")).toEqual(["gone"]);
   });
 

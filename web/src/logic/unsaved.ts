@@ -22,8 +22,8 @@ function keys(storage: Store, prefix: string): string[] {
 export interface UnsavedKeeper {
   store(): boolean;
   discard(): void;
-  /** Discards those of one user in one project. */
-  discardProject(user: string, project: string): void;
+  /** Discards those of one user in one branch, or in all branches of a project. */
+  discardProject(user: string, reference: string): void;
 }
 export const unsavedKeepers = new Set<UnsavedKeeper>();
 
@@ -38,20 +38,20 @@ export function discardAllUnsaved(storage: Store) {
   for (const key of keys(storage, allPrefix)) storage.removeItem(key);
 }
 
-/** Ids of the projects in which the user has unsaved texts. */
+/** References of the branches in which the user has unsaved texts. */
 export function projectsWithUnsaved(storage: Store, user: string): string[] {
   for (const keeper of unsavedKeepers) keeper.store();
   const prefix = `${allPrefix}${user}.`;
   return [...new Set(keys(storage, prefix).map((key) => key.slice(prefix.length).split(".", 1)[0] ?? ""))];
 }
 
-/** For a project that the user no longer has. */
-export function discardUnsavedOf(storage: Store, user: string, project: string) {
-  for (const keeper of unsavedKeepers) keeper.discardProject(user, project);
-  for (const key of keys(storage, `${allPrefix}${user}.${project}.`)) storage.removeItem(key);
+/** For a branch that is deleted, or all branches of a project that the user no longer has. */
+export function discardUnsavedOf(storage: Store, user: string, reference: string) {
+  for (const keeper of unsavedKeepers) keeper.discardProject(user, reference);
+  for (const end of [".", "@"]) for (const key of keys(storage, `${allPrefix}${user}.${reference}${end}`)) storage.removeItem(key);
 }
 
-/** The unsaved texts of one user in one project, by path. */
+/** The unsaved texts of one user in one branch of a project, by path. */
 export class UnsavedTexts {
   private readonly prefix: string;
   /** What this tab wrote or read last. */

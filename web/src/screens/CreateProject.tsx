@@ -4,7 +4,8 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
 import { ApiError, type Schemas, api, data, errorMessage } from "../api/client";
-import { images, regions } from "../api/queries";
+import { images, inBranch, project as projectQuery, regions } from "../api/queries";
+import { mainBranch } from "../logic/branch";
 import { parseDotenv } from "../logic/dotenv";
 import { nameProblem, nameRule, suggestName } from "../logic/name";
 import { sizes, templates } from "../logic/projectOptions";
@@ -35,7 +36,7 @@ export default function CreateProject({ close }: { close: () => void }) {
   const create = useMutation({
     mutationFn: (body: Schemas["CreateProject"]) => data(api.POST("/api/projects", { body })),
     onSuccess: async (project) => {
-      queries.setQueryData(["projects", project.name], project);
+      queries.setQueryData(projectQuery(project.name).queryKey, inBranch(project, mainBranch));
       void queries.invalidateQueries({ queryKey: ["projects"] });
       close();
       await navigate({ to: "/p/$project", params: { project: project.name } });

@@ -5,10 +5,12 @@ import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { type KeyboardEvent, useState } from "react";
 import { me, project as projectQuery, projects, useCreateSnapshot, useHasSnapshots, useLifecycleAction } from "../api/queries";
+import { branchReference } from "../logic/branch";
 import { fuzzyFilter } from "../logic/fuzzy";
 import { hasRole, projectSlug } from "../logic/role";
 import { canStart, canStop, phaseStatus } from "../logic/status";
 import { views } from "../router";
+import type { OpenSwitcher } from "./BranchSwitcher";
 
 interface Command {
   title: string;
@@ -18,7 +20,7 @@ interface Command {
 
 const maxResults = 12;
 
-export default function Palette({ close }: { close: () => void }) {
+export default function Palette({ close, openSwitcher }: { close: () => void; openSwitcher: (what: OpenSwitcher) => void }) {
   const navigate = useNavigate();
   const { project: current } = useParams({ strict: false });
   const all = useQuery(projects).data ?? [];
@@ -33,29 +35,32 @@ export default function Palette({ close }: { close: () => void }) {
 
   const commands: Command[] = [];
   if (currentProject && current) {
+    const detail = branchReference(currentProject.name, currentProject.branch);
     // On a wide page the terminal is shown beside every view.
     const small = matchMedia("(max-width: 800px)").matches;
     for (const view of views.filter((view) => small || view !== "terminal")) {
       const title = view[0]?.toUpperCase() + view.slice(1);
       commands.push({
         title,
-        detail: currentProject.name,
+        detail,
         run: () => void navigate({ to: "/p/$project", params: { project: current }, search: { view } }),
       });
     }
+    commands.push({ title: "Switch branch…", detail, run: () => openSwitcher({ part: "menu" }) });
     const phase = currentProject.sandbox?.status;
     const add = (title: string, action: "start" | "stop" | "restart") =>
-      commands.push({ title, detail: currentProject.name, run: () => lifecycle.mutate({ id: currentProject.id, action }) });
+      commands.push({ title, detail, run: () => lifecycle.mutate({ id: currentProject.reference, action }) });
     const canEdit = hasRole(currentProject.role, "editor");
     if (canEdit && canStart(phase)) add("Start sandbox", "start");
     if (canEdit && canStop(phase)) add("Stop sandbox", "stop");
     if (canEdit && phase === "RUNNING") add("Restart sandbox", "restart");
     if (canEdit && hasSnapshots) {
+      commands.push({ title: "New branch…", detail, run: () => openSwitcher({ part: "create" }) });
       commands.push({
         title: "Create snapshot",
-        detail: currentProject.name,
+        detail,
         run: () => {
-          createSnapshot.mutate({ project: currentProject.id });
+          createSnapshot.mutate({ project: currentProject.reference });
           void navigate({ to: "/p/$project", params: { project: current }, search: { view: "snapshots" } });
         },
       });

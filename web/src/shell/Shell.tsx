@@ -8,8 +8,10 @@ import { Suspense, lazy, useEffect, useState } from "react";
 import { api, data } from "../api/client";
 import { subscribeToEvents, useConnectionState } from "../api/events";
 import { me, notifyError, project as projectQuery } from "../api/queries";
+import { parseReference } from "../logic/branch";
 import { isMac, opensPalette } from "../logic/terminalKeys";
 import { countUnsaved, discardAllUnsaved } from "../logic/unsaved";
+import { BranchSwitcher, type OpenSwitcher } from "./BranchSwitcher";
 import { useConfirm } from "./Confirm";
 
 const Palette = lazy(() => import("./Palette"));
@@ -24,7 +26,8 @@ export function Shell() {
   const [palette, setPalette] = useState(false);
   const [confirmDialog, ask] = useConfirm();
   const { project } = useParams({ strict: false });
-  const projectName = useQuery({ ...projectQuery(project ?? ""), enabled: project !== undefined }).data?.name;
+  const found = useQuery({ ...projectQuery(project ?? ""), enabled: project !== undefined }).data;
+  const [switcher, setSwitcher] = useState<OpenSwitcher>();
   const { colorScheme, setColorScheme } = useMantineColorScheme();
   const dark = colorScheme === "dark" || (colorScheme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
 
@@ -60,7 +63,7 @@ export function Shell() {
       <header className="bar">
         <Link to="/" className="brand">
           <img src="/icon.svg" alt="" />
-          <span className="clip">{project ? "Projects" : "FullStack Agent"}</span>
+          <span className={project ? "clip folds" : "clip"}>{project ? "Projects" : "FullStack Agent"}</span>
         </Link>
         {project && (
           <>
@@ -68,8 +71,9 @@ export function Shell() {
               /
             </span>
             <strong className="clip" id="project-name">
-              {projectName ?? project}
+              {found?.name ?? parseReference(project).project}
             </strong>
+            {found && <BranchSwitcher project={found} opened={switcher} open={setSwitcher} />}
           </>
         )}
         <span className="grow" />
@@ -124,7 +128,7 @@ export function Shell() {
         <Outlet />
       </main>
       {confirmDialog}
-      <Suspense>{palette && <Palette close={() => setPalette(false)} />}</Suspense>
+      <Suspense>{palette && <Palette close={() => setPalette(false)} openSwitcher={setSwitcher} />}</Suspense>
     </div>
   );
 }

@@ -1,7 +1,7 @@
 // Event history of a project, newest first.
 import { Text } from "@mantine/core";
 import { useEffect, useState } from "react";
-import type { Project } from "../../api/client";
+import type { ProjectInBranch } from "../../api/client";
 import { type Event, subscribe } from "../../api/events";
 import { formatDateTime } from "../../logic/time";
 
@@ -11,17 +11,17 @@ const colors: Partial<Record<Event["kind"], string>> = {
   attemptFailed: "red", databaseLost: "red", repositoryFailed: "red", startCommandExited: "yellow", warned: "yellow", repaired: "yellow",
 };
 
-export default function Activity({ project }: { project: Project }) {
+export default function Activity({ project }: { project: ProjectInBranch }) {
   const [events, setEvents] = useState<Event[]>([]);
   const [connected, setConnected] = useState(false);
   useEffect(() => {
     setEvents([]);
     return subscribe<Event>(
-      (after) => `/api/projects/${project.id}/events${after ? `?cursor=${after}` : ""}`,
+      (after) => `/api/projects/${project.reference}/events${after ? `?cursor=${after}` : ""}`,
       (event) => setEvents((events) => [event, ...events].slice(0, maxEvents)),
       (open) => open && setConnected(true),
     );
-  }, [project.id]);
+  }, [project.reference]);
   if (events.length === 0) {
     return <div className="empty">{connected ? <Text size="sm">No activity yet.</Text> : null}</div>;
   }

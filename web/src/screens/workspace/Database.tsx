@@ -4,27 +4,28 @@ import { IconCheck, IconCopy, IconEye, IconEyeOff, IconRefresh, IconTerminal2 } 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { useState } from "react";
-import { type Project, api, data, errorMessage } from "../../api/client";
+import { type ProjectInBranch, api, data, errorMessage } from "../../api/client";
 import { database, notifyError, terminals } from "../../api/queries";
+import { branchKey } from "../../logic/branch";
 import { hasRole } from "../../logic/role";
 import { parseTables, tablesQuery } from "../../logic/tables";
 import { showTerminal } from "./terminalRequests";
 
-export default function Database({ project }: { project: Project }) {
+export default function Database({ project }: { project: ProjectInBranch }) {
   const [reveal, setReveal] = useState(false);
   const queries = useQueryClient();
   const navigate = useNavigate();
   const { project: slug } = useParams({ from: "/authenticated/p/$project" });
-  const found = useQuery(database(project.id, false));
-  const secret = useQuery({ ...database(project.id, true), enabled: reveal });
+  const found = useQuery(database(project.reference, false));
+  const secret = useQuery({ ...database(project.reference, true), enabled: reveal });
   const canEdit = hasRole(project.role, "editor");
   const running = project.sandbox?.status === "RUNNING";
   const tables = useQuery({
-    queryKey: ["project", project.id, "tables"],
+    queryKey: ["project", ...branchKey(project.reference), "tables"],
     enabled: canEdit && running && found.data?.status === "READY",
     queryFn: async () => {
       const body = { command: ["psql", "-XAtq", "-F", "\t", "-c", tablesQuery], timeoutSeconds: 20 };
-      const result = await data(api.POST("/api/projects/{project}/exec", { params: { path: { project: project.id } }, body }));
+      const result = await data(api.POST("/api/projects/{project}/exec", { params: { path: { project: project.reference } }, body }));
       if (result.exitCode !== 0) throw new Error(result.stderr.trim() || `psql exited with code ${result.exitCode}.`);
       return parseTables(result.stdout);
     },
@@ -32,10 +33,10 @@ export default function Database({ project }: { project: Project }) {
   });
   const openPsql = async () => {
     // A session that exists may run psql already, or anything else: nothing is typed into it.
-    const sessions = await queries.fetchQuery({ ...terminals(project.id), staleTime: 0 }).catch(notifyError);
+    const sessions = await queries.fetchQuery({ ...terminals(project.reference), staleTime: 0 }).catch(notifyError);
     if (!sessions) return;
     const exists = sessions.items.some((session) => session.name === "psql");
-    showTerminal(project.id, "psql", exists ? undefined : "psql");
+    showTerminal(project.reference, "psql", exists ? undefined : "psql");
     void navigate({ to: "/p/$project", params: { project: slug }, search: matchMedia("(max-width: 800px)").matches ? { view: "terminal" } : { view: "database" } });
   };
   const url = reveal ? (secret.data?.connectionString ?? "") : "postgresql://••••••••";

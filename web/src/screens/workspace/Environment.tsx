@@ -3,28 +3,29 @@ import { Alert, Button, Group, Modal, Stack, Table, Text, TextInput, Textarea, T
 import { IconEye, IconEyeOff } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { type Project, api, data, errorMessage } from "../../api/client";
+import { type ProjectInBranch, api, data, errorMessage } from "../../api/client";
 import { environment, notifyError } from "../../api/queries";
+import { mainBranch } from "../../logic/branch";
 import { parseDotenv } from "../../logic/dotenv";
 import { hasRole } from "../../logic/role";
 import { RemovableTable } from "../../shell/RemovableTable";
 
-export default function Environment({ project }: { project: Project }) {
+export default function Environment({ project }: { project: ProjectInBranch }) {
   const queries = useQueryClient();
   const [reveal, setReveal] = useState(false);
   const [pasting, setPasting] = useState(false);
   const [text, setText] = useState("");
   const [restarting, setRestarting] = useState(false);
-  const names = useQuery(environment(project.id, false));
-  const values = useQuery({ ...environment(project.id, true), enabled: reveal });
+  const names = useQuery(environment(project.reference, false));
+  const values = useQuery({ ...environment(project.reference, true), enabled: reveal });
   const change = useMutation({
     mutationFn: (envVars: Record<string, string | null>) =>
-      data(api.PATCH("/api/projects/{project}/environment", { params: { path: { project: project.id } }, body: { envVars } })),
+      data(api.PATCH("/api/projects/{project}/environment", { params: { path: { project: project.reference } }, body: { envVars } })),
     onSuccess: async (after) => {
       setRestarting(after.restarting ?? false);
       setPasting(false);
       setText("");
-      await queries.invalidateQueries({ queryKey: ["project-details", project.id, "environment"] });
+      await queries.invalidateQueries({ queryKey: ["project-details", project.id] });
     },
     onError: notifyError,
   });
@@ -59,6 +60,11 @@ export default function Environment({ project }: { project: Project }) {
       <Text size="sm" c="dimmed" mb="md">
         Changing a variable restarts a running sandbox immediately. Revealing values is recorded in the audit log.
       </Text>
+      {project.branch !== mainBranch && (
+        <Text size="sm" mb="md">
+          Variables of the branch {project.branch}. They are set over those of the project, which are on main.
+        </Text>
+      )}
       {restarting && (
         <Alert py="xs" mb="md" withCloseButton onClose={() => setRestarting(false)} role="status" title="The sandbox is restarting with the new variables." />
       )}

@@ -4,8 +4,9 @@ import { useSessionStorage } from "@mantine/hooks";
 import { IconChevronDown, IconChevronRight, IconDots, IconFile, IconFilePlus, IconFolder, IconFolderPlus, IconRefresh, IconUpload } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, Suspense, lazy, useRef, useState, useSyncExternalStore } from "react";
-import { type FileEntry, type Project, api, data, errorMessage, readApiError, send } from "../../api/client";
+import { type FileEntry, type ProjectInBranch, api, data, errorMessage, readApiError, send } from "../../api/client";
 import { directory, filesUrl, me, notifyError } from "../../api/queries";
+import { branchKey } from "../../logic/branch";
 import { joinPath, movedPath, parentPath } from "../../logic/path";
 import { hasRole } from "../../logic/role";
 import { useConfirm } from "../../shell/Confirm";
@@ -20,14 +21,14 @@ const emptyTar = new Uint8Array(1024);
 
 type Dialog = { kind: "new" | "folder" | "rename" | "delete"; path: string };
 
-export default function Files({ project }: { project: Project }) {
+export default function Files({ project }: { project: ProjectInBranch }) {
   const user = useQuery(me).data?.id;
-  return user === undefined ? null : <UserFiles project={project} files={openFiles(project.id, user)} />;
+  return user === undefined ? null : <UserFiles project={project} files={openFiles(project.reference, user)} />;
 }
 
-function UserFiles({ project, files }: { project: Project; files: OpenFiles }) {
+function UserFiles({ project, files }: { project: ProjectInBranch; files: OpenFiles }) {
   const queries = useQueryClient();
-  const id = project.id;
+  const id = project.reference;
   // Kept while other views are shown, and over a reload of this tab.
   const [{ open, expanded }, setTree] = useSessionStorage<{ open?: string; expanded: string[] }>({
     key: `fsa.files.${id}`,
@@ -39,7 +40,7 @@ function UserFiles({ project, files }: { project: Project; files: OpenFiles }) {
   useSyncExternalStore(files.subscribe, files.snapshot);
   const unsaved = files.dirtyPaths();
   const canEdit = hasRole(project.role, "editor");
-  const refresh = () => queries.invalidateQueries({ queryKey: ["files", id] });
+  const refresh = () => queries.invalidateQueries({ queryKey: ["files", ...branchKey(id)] });
   const choose = (path: string | undefined) => setTree((tree) => ({ ...tree, open: path }));
   const toggle = (path: string) =>
     setTree((tree) => ({ ...tree, expanded: tree.expanded.includes(path) ? tree.expanded.filter((one) => one !== path) : [...tree.expanded, path] }));

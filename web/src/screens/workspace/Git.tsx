@@ -3,8 +3,9 @@ import { ActionIcon, Alert, Button, Checkbox, Code, Group, Modal, Stack, Text, T
 import { IconArrowDown, IconArrowUp, IconBrandGithub, IconRefresh } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { ApiError, type Project, type Schemas, api, data, errorMessage } from "../../api/client";
+import { ApiError, type ProjectInBranch, type Schemas, api, data, errorMessage } from "../../api/client";
 import { gitDiff, gitStatus, notifyError } from "../../api/queries";
+import { branchKey } from "../../logic/branch";
 import { parseDiff } from "../../logic/diff";
 
 type GitFile = Schemas["GitFile"];
@@ -14,15 +15,15 @@ type ActionRequest = { act: Action; body?: object };
 /** The machine-readable name of an API error. */
 const errorName = (error: unknown) => (error instanceof ApiError ? error.body?.details.name : undefined);
 
-export default function Git({ project }: { project: Project }) {
+export default function Git({ project }: { project: ProjectInBranch }) {
   const queries = useQueryClient();
-  const status = useQuery(gitStatus(project.id));
+  const status = useQuery(gitStatus(project.reference));
   const [shown, setShown] = useState<{ path: string; staged: boolean }>();
   const [message, setMessage] = useState("");
   const [publishing, setPublishing] = useState(false);
   const act = useMutation({
     mutationFn: ({ act, body }: ActionRequest) => {
-      const params = { path: { project: project.id } };
+      const params = { path: { project: project.reference } };
       switch (act) {
         case "stage":
         case "unstage":
@@ -36,16 +37,16 @@ export default function Git({ project }: { project: Project }) {
       }
     },
     onSuccess: (after, { act }) => {
-      queries.setQueryData(gitStatus(project.id).queryKey, after);
+      queries.setQueryData(gitStatus(project.reference).queryKey, after);
       if (act === "commit") setMessage("");
       if (act === "publish") setPublishing(false);
     },
     onError: (error, { act }) => {
       // A merge conflict is part of the status, which this view shows.
       if (errorName(error) !== "MergeConflict" || act !== "pull") notifyError(error);
-      void queries.invalidateQueries({ queryKey: gitStatus(project.id).queryKey });
+      void queries.invalidateQueries({ queryKey: gitStatus(project.reference).queryKey });
     },
-    onSettled: () => queries.invalidateQueries({ queryKey: ["git", project.id, "diff"] }),
+    onSettled: () => queries.invalidateQueries({ queryKey: ["git", ...branchKey(project.reference), "diff"] }),
   });
   const canEdit = project.role !== "viewer";
 
@@ -181,8 +182,8 @@ function File({ file, disabled, shown, show, stage }: { file: GitFile; disabled:
   );
 }
 
-function Diff({ project, path, staged }: { project: Project; path: string; staged: boolean }) {
-  const found = useQuery(gitDiff(project.id, path, staged));
+function Diff({ project, path, staged }: { project: ProjectInBranch; path: string; staged: boolean }) {
+  const found = useQuery(gitDiff(project.reference, path, staged));
   if (found.isError) {
     return (
       <Alert color="red" py="xs" mb="md">
@@ -222,7 +223,7 @@ function PublishButton({ onClick }: { onClick: () => void }) {
   );
 }
 
-function Publish({ project, opened, close, busy, publish }: { project: Project; opened: boolean; close: () => void; busy: boolean; publish: (body: Schemas["GitPublish"]) => void }) {
+function Publish({ project, opened, close, busy, publish }: { project: ProjectInBranch; opened: boolean; close: () => void; busy: boolean; publish: (body: Schemas["GitPublish"]) => void }) {
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const fields = new FormData(event.currentTarget);

@@ -2,7 +2,7 @@
 import { Checkbox, Chip, Group, Text, TextInput } from "@mantine/core";
 import { IconSearch } from "@tabler/icons-react";
 import { useEffect, useLayoutEffect, useRef, useState } from "react";
-import type { Project, Schemas } from "../../api/client";
+import type { ProjectInBranch, Schemas } from "../../api/client";
 import { subscribe } from "../../api/events";
 import { stripAnsi } from "../../logic/ansi";
 
@@ -13,7 +13,7 @@ type Source = Line["source"];
 const maxLines = 5_000;
 const sources: Source[] = ["stdout", "stderr", "git", "sandbox"];
 
-export default function Logs({ project }: { project: Project }) {
+export default function Logs({ project }: { project: ProjectInBranch }) {
   const [lines, setLines] = useState<Line[]>([]);
   const [hidden, setHidden] = useState<Source[]>([]);
   const [query, setQuery] = useState("");
@@ -25,7 +25,7 @@ export default function Logs({ project }: { project: Project }) {
     let frame = 0;
     setLines([]);
     const stop = subscribe<Line>(
-      (after) => `/api/projects/${project.id}/logs${after ? `?cursor=${after}` : ""}`,
+      (after) => `/api/projects/${project.reference}/logs${after ? `?cursor=${after}` : ""}`,
       (line) => {
         pending.push(line);
         // Lines that arrive in the same frame are rendered together.
@@ -42,7 +42,7 @@ export default function Logs({ project }: { project: Project }) {
       stop();
       cancelAnimationFrame(frame);
     };
-  }, [project.id]);
+  }, [project.reference]);
 
   const needle = query.toLowerCase();
   const shown = lines.filter((line) => !hidden.includes(line.source) && (needle === "" || line.text.toLowerCase().includes(needle)));

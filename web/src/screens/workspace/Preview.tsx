@@ -3,8 +3,9 @@ import { ActionIcon, Button, CopyButton, Menu, Modal, Select, Text, TextInput, T
 import { IconCheck, IconExternalLink, IconLink, IconLock, IconRefresh, IconWorld } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { type Port, type Project, type Schemas, api, data } from "../../api/client";
+import { type Port, type ProjectInBranch, type Schemas, api, data } from "../../api/client";
 import { notifyError, ports } from "../../api/queries";
+import { branchReference, mainBranch } from "../../logic/branch";
 import { canEmbed } from "../../logic/embed";
 import { previewPath } from "../../logic/previewPath";
 import { hasRole } from "../../logic/role";
@@ -23,9 +24,9 @@ const hostHeaders = (port: Port): Record<Schemas["HostHeader"], { name: string; 
   localhost: { name: `localhost:${port.port}`, use: "For an application that answers to no other name" },
 });
 
-export default function Preview({ project }: { project: Project }) {
+export default function Preview({ project }: { project: ProjectInBranch }) {
   const queries = useQueryClient();
-  const all = useQuery(ports(project.id)).data?.items ?? project.sandbox?.ports ?? [];
+  const all = useQuery(ports(project.reference)).data?.items ?? project.sandbox?.ports ?? [];
   const available = all.filter((port) => port.port !== terminalPort);
   const [selectedPort, setSelectedPort] = useState<number>();
   const [path, setPath] = useState("/");
@@ -55,7 +56,7 @@ export default function Preview({ project }: { project: Project }) {
   };
   const change = async (body: Schemas["SharePort"]) => {
     try {
-      const changed = await data(api.PUT("/api/projects/{project}/ports/{port}", { params: { path: { project: project.id, port: port.port } }, body }));
+      const changed = await data(api.PUT("/api/projects/{project}/ports/{port}", { params: { path: { project: project.reference, port: port.port } }, body }));
       if (changed.link) setLink(changed.link);
       await queries.invalidateQueries({ queryKey: ["project", project.id] });
       // What the application answered may depend on the host name.
@@ -111,11 +112,16 @@ export default function Preview({ project }: { project: Project }) {
               {(Object.keys(visibilities) as (keyof typeof visibilities)[]).map((sharing) => {
                 const Icon = icons[sharing];
                 return (
-                  <Menu.Item key={sharing} leftSection={<Icon size={15} />} onClick={() => void change({ sharing })} fw={sharing === port.sharing ? 600 : 400}>
+                  <Menu.Item key={sharing} leftSection={<Icon size={15} />} disabled={sharing !== "private" && project.branch !== mainBranch} onClick={() => void change({ sharing })} fw={sharing === port.sharing ? 600 : 400}>
                     {sharing === "link" && port.sharing === "link" ? "Create new link (revokes the old one)" : visibilities[sharing]}
                   </Menu.Item>
                 );
               })}
+              {project.branch !== mainBranch && (
+                <Text size="xs" c="dimmed" px={12} py={4}>
+                  Only ports of main can be opened to others.
+                </Text>
+              )}
               <Menu.Divider />
               <Menu.Label>Host name that the application sees</Menu.Label>
               {Object.entries(hostHeaders(port)).map(([header, { name, use }]) => {
@@ -144,7 +150,7 @@ export default function Preview({ project }: { project: Project }) {
         <iframe
           key={`${port.port} ${reloads}`}
           className="frame"
-          title={`Port ${port.port} of ${project.name}`}
+          title={`Port ${port.port} of ${branchReference(project.name, project.branch)}`}
           src={url}
           sandbox={sandbox}
           // The gateway then knows that this page is what frames a response, and explains one that forbids it.

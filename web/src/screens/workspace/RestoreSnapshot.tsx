@@ -3,13 +3,13 @@ import { Button, Group, List, Loader, Modal, Stack, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useRef } from "react";
-import { type Project, api, data, errorMessage } from "../../api/client";
+import { type ProjectInBranch, api, data, errorMessage } from "../../api/client";
 import { notifyError, snapshotDiff, snapshots } from "../../api/queries";
 import { type Snapshot, restoreEffects, snapshotTitle } from "../../logic/snapshots";
 import { formatDateTime, timeAgo } from "../../logic/time";
 import { ChangeList } from "./SnapshotChanges";
 
-export function RestoreSnapshot({ project, snapshot, close }: { project: Project; snapshot: Snapshot | undefined; close: () => void }) {
+export function RestoreSnapshot({ project, snapshot, close }: { project: ProjectInBranch; snapshot: Snapshot | undefined; close: () => void }) {
   const queries = useQueryClient();
   const last = useRef(snapshot);
   if (snapshot) last.current = snapshot;
@@ -17,14 +17,14 @@ export function RestoreSnapshot({ project, snapshot, close }: { project: Project
   const shown = snapshot ?? last.current;
   const restore = useMutation({
     mutationFn: (id: string) =>
-      data(api.POST("/api/projects/{project}/snapshots/{snapshot}/restore", { params: { path: { project: project.id, snapshot: id } } })),
+      data(api.POST("/api/projects/{project}/snapshots/{snapshot}/restore", { params: { path: { project: project.reference, snapshot: id } } })),
     onSuccess: () => {
       close();
       notifications.show({ message: `Restoring ${shown ? snapshotTitle(shown) : "the snapshot"}…` });
     },
     onError: notifyError,
     onSettled: () =>
-      Promise.all([queries.invalidateQueries({ queryKey: ["projects"] }), queries.invalidateQueries({ queryKey: snapshots(project.id).queryKey })]),
+      Promise.all([queries.invalidateQueries({ queryKey: ["projects"] }), queries.invalidateQueries({ queryKey: snapshots(project.reference).queryKey })]),
   });
   const running = project.sandbox?.status === "RUNNING" || project.sandbox?.status === "UPDATING";
   return (
@@ -55,8 +55,8 @@ export function RestoreSnapshot({ project, snapshot, close }: { project: Project
   );
 }
 
-function Changes({ project, snapshot }: { project: Project; snapshot: Snapshot }) {
-  const found = useQuery(snapshotDiff(project.id, snapshot.id));
+function Changes({ project, snapshot }: { project: ProjectInBranch; snapshot: Snapshot }) {
+  const found = useQuery(snapshotDiff(project.reference, snapshot.id));
   if (found.isPending) {
     return (
       <Group gap="xs" role="status">

@@ -4,16 +4,17 @@ import { notifications } from "@mantine/notifications";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
-import { type Project, type Schemas, api, data, errorMessage } from "../../api/client";
-import { me, notifyError } from "../../api/queries";
+import { type ProjectInBranch, type Schemas, api, data, errorMessage } from "../../api/client";
+import { inBranch, me, notifyError, project as projectQuery } from "../../api/queries";
+import { branchReference, mainBranch, parseReference } from "../../logic/branch";
 import { nameProblem } from "../../logic/name";
 import { sizes, templates } from "../../logic/projectOptions";
 import { hasRole } from "../../logic/role";
 import { formatDateTime } from "../../logic/time";
+import { discardUnsavedOf } from "../../logic/unsaved";
 import { Sharing } from "./Sharing";
-import { openFiles } from "./openFiles";
 
-export default function Settings({ project }: { project: Project }) {
+export default function Settings({ project }: { project: ProjectInBranch }) {
   const queries = useQueryClient();
   const navigate = useNavigate();
   const { project: slug } = useParams({ from: "/authenticated/p/$project" });
@@ -29,9 +30,9 @@ export default function Settings({ project }: { project: Project }) {
       data(api.PATCH("/api/projects/{project}", { params: { path: { project: project.id } }, body })),
     onSuccess: async (after) => {
       notifications.show({ message: "Settings saved." });
-      queries.setQueryData(["projects", after.name], after);
-      if (after.name !== project.name && slug === project.name) {
-        await navigate({ to: "/p/$project", params: { project: after.name }, search: { view: "settings" }, replace: true });
+      if (project.branch === mainBranch) queries.setQueryData(projectQuery(after.name).queryKey, inBranch(after, mainBranch));
+      if (after.name !== project.name && parseReference(slug).project === project.name) {
+        await navigate({ to: "/p/$project", params: { project: branchReference(after.name, project.branch) }, search: { view: "settings" }, replace: true });
       }
       void queries.invalidateQueries({ queryKey: ["projects"] });
     },
@@ -39,7 +40,7 @@ export default function Settings({ project }: { project: Project }) {
   const remove = useMutation({
     mutationFn: () => data(api.DELETE("/api/projects/{project}", { params: { path: { project: project.id } } })),
     onSuccess: async () => {
-      if (user !== undefined) openFiles(project.id, user).discardAll();
+      if (user !== undefined) discardUnsavedOf(localStorage, user, project.id);
       await navigate({ to: "/" });
       void queries.invalidateQueries({ queryKey: ["projects"] });
       notifications.show({ message: `Deleting ${project.name}…` });
@@ -68,6 +69,7 @@ export default function Settings({ project }: { project: Project }) {
         <fieldset disabled={!canEdit} className="plain">
         <Stack gap="sm">
           <Title order={2}>Settings</Title>
+          {project.branch !== mainBranch && <Text size="sm">The settings apply to all branches of the project.</Text>}
           {!canEdit && <Text size="sm">You have the {project.role} role. Changing settings requires the admin role.</Text>}
           {change.isError && (
             <Alert color="red" role="alert" py="xs">
@@ -107,6 +109,8 @@ export default function Settings({ project }: { project: Project }) {
           <dd>{project.region}</dd>
           <dt>Repository</dt>
           <dd>{project.repository ? `${project.repository.url}${project.repository.branch ? ` (${project.repository.branch})` : ""}` : "None"}</dd>
+          <dt>Branch</dt>
+          <dd>{project.branch}</dd>
           <dt>Sandbox</dt>
           <dd>{project.sandbox?.name ?? "None"}</dd>
           <dt>Project ID</dt>
@@ -121,7 +125,7 @@ export default function Settings({ project }: { project: Project }) {
             Delete project
           </Title>
           <Text size="sm" mb="sm">
-            Permanently deletes the sandbox, its files and its database.
+            Permanently deletes all branches with their sandboxes, files and databases.
           </Text>
           <Button color="red" variant="outline" onClick={() => setDeleting(true)}>
             Delete project

@@ -1,7 +1,7 @@
 // Files that changed after a snapshot, as a list with the kind of each change.
 import { Loader, Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
-import { type Project, type Schemas, errorMessage } from "../../api/client";
+import { type ProjectInBranch, type Schemas, errorMessage } from "../../api/client";
 import { snapshotDiff } from "../../api/queries";
 import { type Snapshot, shownPath } from "../../logic/snapshots";
 import { formatBytes } from "../../logic/time";
@@ -11,8 +11,8 @@ const maxShown = 200;
 const letters = { added: "A", changed: "M", removed: "D" } as const;
 const labels = { added: "Added", changed: "Changed", removed: "Removed" } as const;
 
-export function SnapshotChanges({ project, snapshot }: { project: Project; snapshot: Snapshot }) {
-  const found = useQuery(snapshotDiff(project.id, snapshot.id));
+export function SnapshotChanges({ project, snapshot }: { project: ProjectInBranch; snapshot: Snapshot }) {
+  const found = useQuery(snapshotDiff(project.reference, snapshot.id));
   if (found.isPending) {
     return (
       <div className="changes">

@@ -3,7 +3,7 @@ import { ActionIcon, Alert, Badge, Button, Group, Loader, Menu, Text, TextInput,
 import { IconCamera, IconDots, IconGitCompare, IconHistory, IconTrash } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { type Project, api, data, errorMessage } from "../../api/client";
+import { type ProjectInBranch, api, data, errorMessage } from "../../api/client";
 import { notifyError, snapshots as snapshotsQuery, useCreateSnapshot, useHasSnapshots } from "../../api/queries";
 import { hasRole } from "../../logic/role";
 import { type Snapshot, byDay, causeLabels, snapshotTitle } from "../../logic/snapshots";
@@ -12,9 +12,9 @@ import { Confirm, type Confirmation } from "../../shell/Confirm";
 import { RestoreSnapshot } from "./RestoreSnapshot";
 import { SnapshotChanges } from "./SnapshotChanges";
 
-export default function Snapshots({ project }: { project: Project }) {
+export default function Snapshots({ project }: { project: ProjectInBranch }) {
   const queries = useQueryClient();
-  const found = useQuery(snapshotsQuery(project.id));
+  const found = useQuery(snapshotsQuery(project.reference));
   const [restoring, setRestoring] = useState<Snapshot>();
   const [confirmation, setConfirmation] = useState<Confirmation>();
   const [compared, setCompared] = useState<string>();
@@ -22,8 +22,8 @@ export default function Snapshots({ project }: { project: Project }) {
   const hasSnapshots = useHasSnapshots(project.region);
   const remove = useMutation({
     mutationFn: (snapshot: string) =>
-      data(api.DELETE("/api/projects/{project}/snapshots/{snapshot}", { params: { path: { project: project.id, snapshot } } })),
-    onSettled: () => queries.invalidateQueries({ queryKey: snapshotsQuery(project.id).queryKey }),
+      data(api.DELETE("/api/projects/{project}/snapshots/{snapshot}", { params: { path: { project: project.reference, snapshot } } })),
+    onSettled: () => queries.invalidateQueries({ queryKey: snapshotsQuery(project.reference).queryKey }),
     onError: notifyError,
   });
   const confirmDelete = (snapshot: Snapshot) =>
@@ -90,13 +90,13 @@ export default function Snapshots({ project }: { project: Project }) {
   );
 }
 
-function CreateSnapshot({ project }: { project: Project }) {
+function CreateSnapshot({ project }: { project: ProjectInBranch }) {
   const create = useCreateSnapshot();
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const form = event.currentTarget;
     const name = String(new FormData(form).get("name")).trim();
-    create.mutate({ project: project.id, name: name || undefined }, { onSuccess: () => form.reset() });
+    create.mutate({ project: project.reference, name: name || undefined }, { onSuccess: () => form.reset() });
   };
   return (
     <form onSubmit={submit} style={{ marginBottom: 20 }}>
@@ -111,7 +111,7 @@ function CreateSnapshot({ project }: { project: Project }) {
 }
 
 interface RowProps {
-  project: Project;
+  project: ProjectInBranch;
   snapshot: Snapshot;
   canEdit: boolean;
   compared: boolean;

@@ -2,7 +2,7 @@
 import { Alert, Button, Stack, Text, Title } from "@mantine/core";
 import { IconAlertTriangle, IconCheck, IconCircle, IconLoader2, IconPlayerPlay } from "@tabler/icons-react";
 import { useEffect, useState } from "react";
-import type { Project, Schemas } from "../../api/client";
+import type { ProjectInBranch, Schemas } from "../../api/client";
 import { useLifecycleAction } from "../../api/queries";
 import { hasRole } from "../../logic/role";
 import { stageDurations } from "../../logic/stages";
@@ -16,7 +16,7 @@ const icons = {
   failed: <IconAlertTriangle size={16} color="var(--mantine-color-red-6)" aria-label="Failed" />,
 };
 
-export function Stages({ project }: { project: Project }) {
+export function Stages({ project }: { project: ProjectInBranch }) {
   const lifecycle = useLifecycleAction();
   const now = useNow(250);
   const sandbox = project.sandbox;
@@ -32,7 +32,7 @@ export function Stages({ project }: { project: Project }) {
         {hasRole(project.role, "editor") && (
           <Button
             leftSection={<IconPlayerPlay size={14} />}
-            onClick={() => lifecycle.mutate({ id: project.id, action: phase === "STOPPED" ? "start" : "recreate" })}
+            onClick={() => lifecycle.mutate({ id: project.reference, action: phase === "STOPPED" ? "start" : "recreate" })}
           >
             Start
           </Button>
@@ -62,7 +62,7 @@ export function Stages({ project }: { project: Project }) {
         {error && <AttemptFailure error={error} now={now} />}
         {(error || canStart(phase)) && phase !== "STOPPING" && hasRole(project.role, "editor") && (
           <div>
-            <Button onClick={() => lifecycle.mutate({ id: project.id, action: "restart" })}>Retry now</Button>
+            <Button onClick={() => lifecycle.mutate({ id: project.reference, action: "restart" })}>Retry now</Button>
           </div>
         )}
       </Stack>

@@ -2,9 +2,10 @@
 import { Alert, Badge, Button, Group, Loader, NumberInput, Select, Stack, Text, Textarea, Title } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useEffect, useState } from "react";
-import { type Project, type Schemas, api, data, errorMessage } from "../../api/client";
+import { type ProjectInBranch, type Schemas, api, data, errorMessage } from "../../api/client";
 import { subscribe } from "../../api/events";
 import { agents, notifyError, task as taskQuery, taskDiff, tasks as tasksQuery } from "../../api/queries";
+import { branchReference } from "../../logic/branch";
 import { hasRole } from "../../logic/role";
 import { isFinished, stepText } from "../../logic/task";
 import { formatDateTime, formatDuration } from "../../logic/time";
@@ -17,8 +18,8 @@ type Step = Schemas["TaskStep"];
 const maxSteps = 1000;
 const colors: Record<Task["state"], string> = { queued: "gray", running: "blue", succeeded: "teal", failed: "red", cancelled: "gray" };
 
-export default function Tasks({ project }: { project: Project }) {
-  const found = useQuery(tasksQuery(project.id));
+export default function Tasks({ project }: { project: ProjectInBranch }) {
+  const found = useQuery(tasksQuery(project.reference));
   const agentList = useQuery(agents).data?.items;
   const [open, setOpen] = useState<string>();
   const canEdit = hasRole(project.role, "editor");
@@ -32,7 +33,7 @@ export default function Tasks({ project }: { project: Project }) {
       {canEdit && <NewTask project={project} onCreated={setOpen} />}
       {found.data.length === 0 && (
         <Text size="sm" c="dimmed">
-          No tasks yet. Run a prompt here, or on the command line: fsa task run {project.name} &quot;…&quot;
+          No tasks yet. Run a prompt here, or on the command line: fsa task run {branchReference(project.name, project.branch)} &quot;…&quot;
         </Text>
       )}
       <Stack gap="xs" role="list" aria-label="Tasks">
@@ -70,7 +71,7 @@ function summary(task: Task, agent: string | undefined): string {
 }
 
 /** The form that starts a task. */
-function NewTask({ project, onCreated }: { project: Project; onCreated: (id: string) => void }) {
+function NewTask({ project, onCreated }: { project: ProjectInBranch; onCreated: (id: string) => void }) {
   const queries = useQueryClient();
   const [prompt, setPrompt] = useState("");
   const agentList = useQuery(agents).data?.items ?? [];
@@ -81,14 +82,14 @@ function NewTask({ project, onCreated }: { project: Project; onCreated: (id: str
     mutationFn: () =>
       data(
         api.POST("/api/projects/{project}/tasks", {
-          params: { path: { project: project.id } },
+          params: { path: { project: project.reference } },
           body: { agent, prompt, budget: typeof budget === "number" ? budget : undefined },
         }),
       ),
     onSuccess: (task) => {
       setPrompt("");
       onCreated(task.id);
-      void queries.invalidateQueries({ queryKey: tasksQuery(project.id).queryKey });
+      void queries.invalidateQueries({ queryKey: tasksQuery(project.reference).queryKey });
     },
     onError: notifyError,
   });
@@ -119,22 +120,22 @@ function NewTask({ project, onCreated }: { project: Project; onCreated: (id: str
 }
 
 /** One task: its steps as they arrive, and its result and changed files at the end. */
-function TaskDetails({ project, id, canEdit }: { project: Project; id: string; canEdit: boolean }) {
+function TaskDetails({ project, id, canEdit }: { project: ProjectInBranch; id: string; canEdit: boolean }) {
   const queries = useQueryClient();
-  const found = useQuery(taskQuery(project.id, id));
+  const found = useQuery(taskQuery(project.reference, id));
   const [steps, setSteps] = useState<Step[]>([]);
   useEffect(() => {
     setSteps([]);
     return subscribe<Step>(
-      (after) => `/api/projects/${project.id}/tasks/${id}/steps${after ? `?cursor=${after}` : ""}`,
+      (after) => `/api/projects/${project.reference}/tasks/${id}/steps${after ? `?cursor=${after}` : ""}`,
       (step) => setSteps((steps) => [...steps, step].slice(-maxSteps)),
       () => {},
       { each: "step", last: "task" },
     );
-  }, [project.id, id]);
+  }, [project.reference, id]);
   const cancel = useMutation({
-    mutationFn: () => data(api.DELETE("/api/projects/{project}/tasks/{task}", { params: { path: { project: project.id, task: id } } })),
-    onSettled: () => queries.invalidateQueries({ queryKey: ["project", project.id, "tasks"] }),
+    mutationFn: () => data(api.DELETE("/api/projects/{project}/tasks/{task}", { params: { path: { project: project.reference, task: id } } })),
+    onSettled: () => queries.invalidateQueries({ queryKey: tasksQuery(project.reference).queryKey }),
     onError: notifyError,
   });
   const task = found.data;
@@ -173,8 +174,8 @@ function TaskDetails({ project, id, canEdit }: { project: Project; id: string; c
   );
 }
 
-function ChangedFiles({ project, task }: { project: Project; task: Task }) {
-  const found = useQuery(taskDiff(project.id, task.id));
+function ChangedFiles({ project, task }: { project: ProjectInBranch; task: Task }) {
+  const found = useQuery(taskDiff(project.reference, task.id));
   return (
     <>
       <Text size="sm" c="dimmed">

@@ -9,7 +9,7 @@ import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal as Xterm } from "@xterm/xterm";
 import { type DragEvent, useEffect, useRef, useState } from "react";
-import type { Project } from "../../api/client";
+import type { ProjectInBranch } from "../../api/client";
 import { copiedText } from "../../logic/copySequence";
 import { hasRole } from "../../logic/role";
 import { shellQuote } from "../../logic/shellQuote";
@@ -107,7 +107,7 @@ async function writeClipboard(text: string) {
 }
 
 interface Props {
-  project: Project;
+  project: ProjectInBranch;
   session: string;
   shown: boolean;
   focused: boolean;
@@ -169,7 +169,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
     const margins = watchMargins(term);
     fit.fit();
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const url = `${scheme}//${location.host}/api/projects/${project.id}/terminal?session=${encodeURIComponent(session)}`;
+    const url = `${scheme}//${location.host}/api/projects/${project.reference}/terminal?session=${encodeURIComponent(session)}`;
     const tty = new Tty(url, {
       write: (bytes, done) => term.write(bytes, done),
       // As output, so that it stays in order with output that is not parsed yet.
@@ -180,7 +180,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       title: (text) => onTitle.current(text),
       state: (state) => {
         setConnection({ canType, state });
-        const command = state === "open" ? takeCommand(project.id, session) : undefined;
+        const command = state === "open" ? takeCommand(project.reference, session) : undefined;
         if (command) tty.input(`${command}\r`);
       },
     });
@@ -230,10 +230,10 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       term.dispose();
       parts.current = undefined;
     };
-  }, [project.id, session, canType]);
+  }, [project.reference, session, canType]);
   useEffect(() => {
     if (parts.current) parts.current.term.options.macOptionIsMeta = optionIsMeta;
-  }, [optionIsMeta, project.id, session, canType]);
+  }, [optionIsMeta, project.reference, session, canType]);
 
   useEffect(() => {
     if (shown && focused) parts.current?.term.focus();
@@ -242,7 +242,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
   const drop = async (event: DragEvent) => {
     event.preventDefault();
     if (!canType) return;
-    const files = await upload(project.id, [...event.dataTransfer.files], ".", ask);
+    const files = await upload(project.reference, [...event.dataTransfer.files], ".", ask);
     if (files.length === 0) return;
     parts.current?.tty.input(files.map((file) => shellQuote(file.name)).join(" "));
     notifications.show({ message: `${files.length === 1 ? files[0]?.name : `${files.length} files`} uploaded to the project folder.` });

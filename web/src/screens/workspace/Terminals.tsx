@@ -4,7 +4,7 @@ import { useLocalStorage } from "@mantine/hooks";
 import { IconLayoutColumns, IconPlus, IconSettings, IconX } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { type Project, api, data } from "../../api/client";
+import { type ProjectInBranch, api, data } from "../../api/client";
 import { notifyError, terminals } from "../../api/queries";
 import { hasRole } from "../../logic/role";
 import { isMac } from "../../logic/terminalKeys";
@@ -13,13 +13,13 @@ import { Terminal } from "./Terminal";
 import { onTerminalRequest } from "./terminalRequests";
 import { useCopying, useOptionIsMeta } from "./terminalSettings";
 
-export default function Terminals({ project }: { project: Project }) {
+export default function Terminals({ project }: { project: ProjectInBranch }) {
   const queries = useQueryClient();
   const canType = hasRole(project.role, "editor");
-  const running = useQuery(terminals(project.id)).data?.items;
+  const running = useQuery(terminals(project.reference)).data?.items;
   const [opened, setOpened] = useState<string[]>(["main"]);
   const [active, setActive] = useLocalStorage({
-    key: `fsa.terminal.${project.id}`,
+    key: `fsa.terminal.${project.reference}`,
     defaultValue: "main",
     getInitialValueInEffect: false,
   });
@@ -38,21 +38,21 @@ export default function Terminals({ project }: { project: Project }) {
   // Another view requests a terminal with a command, such as psql.
   useEffect(
     () =>
-      onTerminalRequest(project.id, (name) => {
+      onTerminalRequest(project.reference, (name) => {
         setOpened((opened) => [...new Set([...opened, name])]);
         setActive(name);
       }),
-    [project.id, setActive],
+    [project.reference, setActive],
   );
   const kill = async (name: string) => {
     try {
-      await data(api.DELETE("/api/projects/{project}/terminals/{terminal}", { params: { path: { project: project.id, terminal: name } } }));
+      await data(api.DELETE("/api/projects/{project}/terminals/{terminal}", { params: { path: { project: project.reference, terminal: name } } }));
     } catch (error) {
       notifyError(error);
       return;
     }
     setOpened((opened) => opened.filter((one) => one !== name));
-    queries.setQueryData(terminals(project.id).queryKey, (old) => old && { ...old, items: old.items.filter((one) => one.name !== name) });
+    queries.setQueryData(terminals(project.reference).queryKey, (old) => old && { ...old, items: old.items.filter((one) => one.name !== name) });
     if (split === name) setSplit(undefined);
     if (current === name) setActive("main");
   };

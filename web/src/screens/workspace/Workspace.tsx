@@ -5,8 +5,9 @@ import { IconDots, IconPlayerPlay, IconPlayerStop, IconRefresh } from "@tabler/i
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { type KeyboardEvent, type PointerEvent, Suspense, lazy, useEffect, useRef } from "react";
-import { ApiError, type Project, errorMessage } from "../../api/client";
+import { ApiError, type ProjectInBranch, errorMessage } from "../../api/client";
 import { me, project as projectQuery, useLifecycleAction } from "../../api/queries";
+import { mainBranch, parseReference } from "../../logic/branch";
 import { hasRole } from "../../logic/role";
 import { canStart, canStop, phaseStatus } from "../../logic/status";
 import { type View, views } from "../../router";
@@ -15,7 +16,7 @@ import { Stages } from "./Stages";
 import { openFiles } from "./openFiles";
 
 const Terminals = lazy(() => import("./Terminals"));
-const screens: Record<Exclude<View, "terminal">, React.LazyExoticComponent<React.ComponentType<{ project: Project }>>> = {
+const screens: Record<Exclude<View, "terminal">, React.LazyExoticComponent<React.ComponentType<{ project: ProjectInBranch }>>> = {
   preview: lazy(() => import("./Preview")),
   files: lazy(() => import("./Files")),
   git: lazy(() => import("./Git")),
@@ -34,6 +35,7 @@ const maxWidth = 80;
 
 export function Workspace() {
   const { project: name } = useParams({ from: "/authenticated/p/$project" });
+  const { branch } = parseReference(name);
   const found = useQuery(projectQuery(name));
   useEffect(() => {
     document.title = `${name} · FullStack Agent`;
@@ -41,23 +43,30 @@ export function Workspace() {
       document.title = "FullStack Agent";
     };
   }, [name]);
-  if (found.data && !(found.error instanceof ApiError && found.error.status === 404)) return <Panes project={found.data} key={found.data.id} />;
+  if (found.data && !(found.error instanceof ApiError && found.error.status === 404)) return <Panes project={found.data} key={found.data.reference} />;
   if (found.isPending) return null;
   const notFound = found.error instanceof ApiError && found.error.status === 404;
   return (
     <div className="empty" role="alert">
       <Title order={1} c="var(--mantine-color-text)">
-        {notFound ? `Project ${name} not found` : "Failed to load project"}
+        {notFound ? (branch === mainBranch ? `Project ${name} not found` : `Branch ${branch} not found`) : "Failed to load project"}
       </Title>
       <Text>{notFound ? "It was deleted or renamed, or you do not have access." : errorMessage(found.error)}</Text>
-      <Button component={Link} to="/" variant="default">
-        Go to projects
-      </Button>
+      <Group>
+        {notFound && branch !== mainBranch && (
+          <Button renderRoot={(props) => <Link to="/p/$project" params={{ project: parseReference(name).project }} {...props} />}>
+            Go to main
+          </Button>
+        )}
+        <Button component={Link} to="/" variant="default">
+          Go to projects
+        </Button>
+      </Group>
     </div>
   );
 }
 
-function Panes({ project }: { project: Project }) {
+function Panes({ project }: { project: ProjectInBranch }) {
   const navigate = useNavigate();
   // In a URL of an id, which a project of another owner has, the name would be another project.
   const { project: slug } = useParams({ from: "/authenticated/p/$project" });
@@ -100,14 +109,14 @@ function Panes({ project }: { project: Project }) {
           <Button
             variant="filled"
             leftSection={<IconPlayerPlay size={14} />}
-            onClick={() => lifecycle.mutate({ id: project.id, action: phase === undefined ? "recreate" : "start" })}
+            onClick={() => lifecycle.mutate({ id: project.reference, action: phase === undefined ? "recreate" : "start" })}
           >
             Start
           </Button>
         )}
         {canEdit && phase === "RUNNING" && (
           <Tooltip label="Restart sandbox (files are kept)">
-            <ActionIcon aria-label="Restart" onClick={() => lifecycle.mutate({ id: project.id, action: "restart" })}>
+            <ActionIcon aria-label="Restart" onClick={() => lifecycle.mutate({ id: project.reference, action: "restart" })}>
               <IconRefresh size={16} />
             </ActionIcon>
           </Tooltip>
@@ -116,7 +125,7 @@ function Panes({ project }: { project: Project }) {
           <Button
             variant="default"
             leftSection={<IconPlayerStop size={14} />}
-            onClick={() => lifecycle.mutate({ id: project.id, action: "stop" })}
+            onClick={() => lifecycle.mutate({ id: project.reference, action: "stop" })}
           >
             Stop
           </Button>
@@ -129,7 +138,7 @@ function Panes({ project }: { project: Project }) {
           </Menu.Target>
           <Menu.Dropdown>
             <Menu.Item onClick={() => showView("settings")}>Settings</Menu.Item>
-            <Menu.Item onClick={() => lifecycle.mutate({ id: project.id, action: "terminate" })} disabled={!project.sandbox || !canEdit}>
+            <Menu.Item onClick={() => lifecycle.mutate({ id: project.reference, action: "terminate" })} disabled={!project.sandbox || !canEdit}>
               Terminate sandbox (files and database are kept)
             </Menu.Item>
           </Menu.Dropdown>
@@ -192,7 +201,7 @@ function Panes({ project }: { project: Project }) {
   );
 }
 
-function TerminalPane({ project, running }: { project: Project; running: boolean }) {
+function TerminalPane({ project, running }: { project: ProjectInBranch; running: boolean }) {
   return running ? (
     <Suspense>
       <Terminals project={project} />
@@ -210,11 +219,11 @@ const subjects: Partial<Record<View, string>> = {
   logs: "Logs are",
 };
 
-function NotRunning({ project, view }: { project: Project; view: View }) {
+function NotRunning({ project, view }: { project: ProjectInBranch; view: View }) {
   const phase = project.sandbox?.status;
   const { inProgress, label } = phaseStatus(phase);
   const user = useQuery(me).data?.id;
-  const unsaved = user === undefined ? 0 : openFiles(project.id, user).dirtyPaths().length;
+  const unsaved = user === undefined ? 0 : openFiles(project.reference, user).dirtyPaths().length;
   return (
     <div className="empty">
       <Text>{subjects[view] ?? "This view is"} available while the sandbox is running.</Text>

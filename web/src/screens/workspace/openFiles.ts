@@ -1,4 +1,4 @@
-// Open files of the editor, by user and project. They outlive the view: their text is kept while another file or view is
+// Open files of the editor, by user and branch. They outlive the view: their text is kept while another file or view is
 // shown, and unsaved text also over a reload. The files themselves are in editedFile.ts, which is loaded with the editor.
 import { UnsavedTexts, unsavedKeepers } from "../../logic/unsaved";
 
@@ -18,7 +18,7 @@ export interface OpenFile {
   renamed(path: string): OpenFile;
 }
 
-/** The open files of a user in a project. */
+/** The open files of a user in a branch, which `project` is a reference of. */
 export class OpenFiles {
   readonly unsaved: UnsavedTexts;
   private readonly files = new Map<string, OpenFile>();
@@ -134,7 +134,10 @@ const discard = () => {
   for (const files of all.values()) files.forget();
   all.clear();
 };
-const discardProject = (user: string, project: string) => all.get(keyOf(project, user))?.discardAll();
+const discardProject = (user: string, reference: string) => {
+  const key = keyOf(reference, user);
+  for (const [one, files] of all) if (one === key || one.startsWith(`${key}@`)) files.discardAll();
+};
 unsavedKeepers.add({ store, discard, discardProject });
 
 addEventListener("beforeunload", (event) => {
