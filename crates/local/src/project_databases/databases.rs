@@ -72,7 +72,8 @@ impl Databases for ProjectDatabases {
     }
 
     fn are_on_volumes(&self) -> bool {
-        true
+        // Those of an earlier release are, once they are moved.
+        self.pending_moves().is_empty()
     }
 
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
