@@ -127,7 +127,7 @@ await run(async ({ newPage }) => {
   await page.getByRole("cell", { name: "2", exact: true }).waitFor();
   await page.getByRole("button", { name: "Open psql" }).click();
   await openTerminal(page, "psql");
-  await sees(page, "=>", "psql");
+  await sees(page, "=#", "psql");
 
   // psql is not started in psql, also after the terminal has connected again.
   const asked = page.waitForResponse((response) => response.url().endsWith("/terminals"));
@@ -135,7 +135,7 @@ await run(async ({ newPage }) => {
   await asked;
   await page.reload();
   await openTerminal(page, "psql");
-  await sees(page, "=>", "psql");
+  await sees(page, "=#", "psql");
   await type(page, "select 6 * 7 as answer;", "psql");
   await sees(page, "42", "psql");
   check(!(await screen(page, "psql")).includes("=> psql"), "nothing is typed into psql");
