@@ -58,13 +58,9 @@ export default function Environment({ project }: { project: ProjectInBranch }) {
         )}
       </Group>
       <Text size="sm" c="dimmed" mb="md">
+        {project.branch !== mainBranch && "These variables are set in this branch only, over the project's variables, which are shown on main. "}
         Changing a variable restarts a running sandbox immediately. Revealing values is recorded in the audit log.
       </Text>
-      {project.branch !== mainBranch && (
-        <Text size="sm" mb="md">
-          Variables of the branch {project.branch}. They are set over those of the project, which are on main.
-        </Text>
-      )}
       {restarting && (
         <Alert py="xs" mb="md" withCloseButton onClose={() => setRestarting(false)} role="status" title="The sandbox is restarting with the new variables." />
       )}
