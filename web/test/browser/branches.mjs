@@ -43,7 +43,9 @@ await run(async ({ newPage }) => {
   await type(page, "cat price.txt; echo 7 > price.txt; touch sale.txt; echo do''ne");
   await sees(page, "10");
   await sees(page, "done");
-  // The link has the branch.
+  const { sandbox } = await api("GET", "/api/projects/shop@summer-sale");
+  check(sandbox.terminalUrl.endsWith("/p/shop@summer-sale?view=terminal"), `the address of the terminal is that of the branch: ${sandbox.terminalUrl}`);
+  // The page's address names the branch.
   await page.reload();
   await branch("summer-sale").waitFor();
   await file("sale.txt").waitFor();

@@ -79,7 +79,7 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
         stages: row.conditions.clone(),
         public_url: port_url(settings, overview, KNOWN_PORTS[0]),
         terminal_url: format!(
-            "{}/p/{}?view=terminal{}",
+            "{}/p/{}{}?view=terminal",
             settings.origin_text(),
             // A name refers to the viewer's own project first.
             match overview.role {
@@ -88,7 +88,7 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
             },
             match overview.branch.name.is_main() {
                 true => String::new(),
-                false => format!("&branch={}", overview.branch.name),
+                false => format!("@{}", overview.branch.name),
             }
         ),
         ports: report
