@@ -217,6 +217,13 @@ async fn a_reader_types_each_command_of_the_readme_and_the_guide() {
     );
     reader.runs("fsa snapshot delete shop before-the-upgrade");
 
+    // Branches.
+    reader.runs("fsa branch create shop fix");
+    reader.runs("fsa branch create shop again --from fix");
+    reader.runs("fsa exec shop@fix -- npm test");
+    reader.runs("fsa open shop@fix");
+    reader.answers("fsa branch delete shop fix", "Type its name to confirm: ", "fix");
+
     // Agents and other people.
     reader.runs("fsa agent set-key ANTHROPIC_API_KEY < key");
     reader.runs("fsa agent show shop");
