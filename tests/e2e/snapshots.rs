@@ -150,6 +150,69 @@ async fn a_server_that_is_killed_during_a_restore_completes_it() {
     }
 }
 
+/// Counts in a file, and then in the database, as fast as both go.
+const COUNTER: &str = r#"
+    psql -qc 'create table counts (n bigint)'
+    cat > counter <<'END'
+    coproc psql -qAt
+    for ((n = 1; ; n++)); do
+        echo $n > count.new
+        mv count.new count
+        echo "insert into counts values ($n) returning n;" >&${COPROC[1]}
+        read -r _ <&${COPROC[0]} || exit
+    done
+END
+    setsid bash counter >/dev/null 2>&1 </dev/null &
+    until test "$(psql -Atc 'select count(*) from counts')" -gt 10; do sleep 0.05; done
+"#;
+
+async fn files_and_database_are_of_one_moment(options: &[&str], snapshots: usize) {
+    let world = World::start(options);
+    let api = world.api();
+    api.create_running("shop").await;
+    api.shell("shop", COUNTER).await;
+
+    for number in 1..=snapshots {
+        take(&api, "shop", &format!("s{number}")).await;
+        // The same connection goes on.
+        api.shell(
+            "shop",
+            "before=$(cat count); until test \"$(cat count)\" -gt $((before + 5)); do sleep 0.02; done",
+        )
+        .await;
+    }
+
+    let mut earlier = 0;
+    for number in 1..=snapshots {
+        restore(&api, "shop", &format!("s{number}")).await;
+        api.until_running("shop").await;
+        let both = api
+            .shell("shop", "cat count; psql -Atc 'select max(n) from counts'")
+            .await;
+        let numbers: Vec<i64> = both.lines().map(|line| line.parse().expect("a number")).collect();
+        let [file, database] = numbers[..] else {
+            panic!("two numbers: {both}")
+        };
+        assert!(
+            database == file || database == file - 1,
+            "s{number}: {file} in the file, {database} in the database"
+        );
+        assert!(file > earlier, "s{number}: {file} after {earlier}");
+        earlier = file;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_in_plain_folders_has_files_and_database_of_one_moment() {
+    files_and_database_are_of_one_moment(&[], 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_on_btrfs_has_files_and_database_of_one_moment() {
+    files_and_database_are_of_one_moment(BTRFS, 8).await;
+}
+
 /// The process that does the runner's work: the child of the child of the server.
 fn runner_worker(world: &World) -> i32 {
     let children = |pid: i32| -> Vec<i32> {
