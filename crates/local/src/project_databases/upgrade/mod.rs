@@ -50,7 +50,7 @@ impl ProjectDatabases {
         tracing::info!(
             count = pending.len(),
             folder = %old.folder().display(),
-            "moving the projects' databases from the shared cluster into servers of their own"
+            "moving the projects' databases from the shared cluster into a server for each project"
         );
         let _ = self.upgrade.set(Upgrade {
             old,
@@ -145,7 +145,7 @@ impl ProjectDatabases {
         self.transfer(&upgrade.old, &database).await?;
         upgrade.old.mark_moved(&database)?;
         upgrade.pending.lock().remove(&volume);
-        tracing::info!(%volume, database = database.role, took = ?begun.elapsed(), "moved a database into a server of its own");
+        tracing::info!(%volume, database = database.role, took = ?begun.elapsed(), "moved a database into a separate server");
         Ok(true)
     }
 

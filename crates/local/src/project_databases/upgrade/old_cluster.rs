@@ -174,7 +174,7 @@ impl OldCluster {
         }
         tracing::info!(
             folder = %aside.display(),
-            "every project's database is in a server of its own; the shared cluster was stopped and kept in this \
+            "every project's database is in a separate server; the shared cluster was stopped and kept in this \
              folder, which can be deleted"
         );
         Ok(())
