@@ -8,6 +8,7 @@ pub mod base_rootfs;
 pub mod bundle;
 pub mod cgroup;
 pub mod config;
+pub mod container_spec;
 pub mod database;
 pub mod deferred_delete;
 pub mod firewall;

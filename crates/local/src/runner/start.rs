@@ -17,7 +17,8 @@ use rustix::mount::UnmountFlags;
 
 use super::{
     Runner,
-    bundle::{self, Bundle, Limits},
+    bundle::{self, Bundle},
+    container_spec::Limits,
     deferred_delete,
     layout::Layout,
     link_layer::{self, LinkLayerPaths},

@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::{
     OciSpecError,
-    runtime::{
-        Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount,
-        MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec, User,
-    },
+    runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Process, Root, Spec, User},
 };
 
 use super::{
@@ -15,8 +12,8 @@ use super::{
     settings::{CONFIGURATION, DATA, SOCKETS},
 };
 use crate::runner::{
-    bundle::{self, Limits},
     config::PATH,
+    container_spec::{self, Limits, capabilities, mount, rlimits},
     userns::IdRange,
 };
 
@@ -52,40 +49,21 @@ pub fn config(container: &Container<'_>) -> Result<Spec, OciSpecError> {
     let mut root = Root::default();
     root.set_path(container.mounts.join("root"))
         .set_readonly(Some(true));
-    let mut spec = Spec::default();
-    spec.set_version("1.0.2".into())
-        .set_process(Some(process(container)?))
-        .set_root(Some(root))
-        .set_hostname(Some("database".to_owned()))
-        .set_mounts(Some(mounts(container)?))
-        .set_linux(Some(linux(container)?))
-        .set_annotations(None);
-    Ok(spec)
+    Ok(container_spec::spec(
+        process(container)?,
+        root,
+        "database",
+        mounts(container)?,
+        container_spec::linux(
+            container.ids,
+            namespaces(container)?,
+            container.limits,
+            container.cgroup,
+        )?,
+    ))
 }
 
 fn process(container: &Container<'_>) -> Result<Process, OciSpecError> {
-    let limit = |kind, value: u64| {
-        PosixRlimitBuilder::default()
-            .typ(kind)
-            .hard(value)
-            .soft(value)
-            .build()
-    };
-    let limits = match container.user_namespace {
-        Some(_) => None,
-        None => Some(vec![
-            limit(PosixRlimitType::RlimitNofile, container.open_files)?,
-            limit(PosixRlimitType::RlimitCore, 0)?,
-        ]),
-    };
-    let none = || Some(std::collections::HashSet::new());
-    let mut capabilities = LinuxCapabilities::default();
-    capabilities
-        .set_bounding(none())
-        .set_effective(none())
-        .set_permitted(none())
-        .set_inheritable(None)
-        .set_ambient(None);
     let mut user = User::default();
     user.set_uid(POSTGRES_ID).set_gid(POSTGRES_ID);
     let mut process = Process::default();
@@ -99,26 +77,13 @@ fn process(container: &Container<'_>) -> Result<Process, OciSpecError> {
             "TZ=UTC".to_owned(),
             format!("HOME={DATA}"),
         ]))
-        .set_capabilities(Some(capabilities))
-        .set_rlimits(limits)
+        .set_capabilities(Some(capabilities(&[])))
+        .set_rlimits(rlimits(container.user_namespace, container.open_files)?)
         .set_oom_score_adj(Some(OOM_SCORE));
     Ok(process)
 }
 
 fn mounts(container: &Container<'_>) -> Result<Vec<Mount>, OciSpecError> {
-    let mount = |kind: &str, source: &Path, target: &Path, options: &[&str]| {
-        MountBuilder::default()
-            .destination(target)
-            .typ(kind)
-            .source(source)
-            .options(
-                options
-                    .iter()
-                    .map(|option| (*option).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-            .build()
-    };
     let memory = |target: &str, options: &[&str]| {
         let all = [&["nosuid", "noexec", "nodev"], options].concat();
         mount("tmpfs", Path::new("tmpfs"), Path::new(target), &all)
@@ -155,22 +120,6 @@ fn mounts(container: &Container<'_>) -> Result<Vec<Mount>, OciSpecError> {
         mounts.push(mount("bind", source, target, &["bind", "ro", "nosuid", "nodev"])?);
     }
     Ok(mounts)
-}
-
-fn linux(container: &Container<'_>) -> Result<Linux, OciSpecError> {
-    let ids = bundle::id_mappings(container.ids)?;
-    let owned = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
-    let mut linux = Linux::default();
-    linux
-        .set_uid_mappings(Some(ids.clone()))
-        .set_gid_mappings(Some(ids))
-        .set_namespaces(Some(namespaces(container)?))
-        .set_seccomp(Some(bundle::seccomp()?))
-        .set_masked_paths(owned(&bundle::MASKED))
-        .set_readonly_paths(owned(&bundle::READ_ONLY))
-        .set_resources(Some(container.limits.resources()?))
-        .set_cgroups_path(container.cgroup.map(PathBuf::from));
-    Ok(linux)
 }
 
 /// The network namespace is a new one: the runtime makes it, with a loopback interface alone.
@@ -241,7 +190,7 @@ mod tests {
         assert!(namespaces.contains(&json!({"type": "user", "path": "/u"})));
         assert_eq!(
             config["linux"]["seccomp"],
-            serde_json::to_value(bundle::seccomp().unwrap()).unwrap()
+            serde_json::from_str::<Value>(container_spec::SECCOMP).unwrap()
         );
         assert_ne!(config["linux"]["seccomp"], Value::Null);
     }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     postgres::Installation,
     protocol::machine,
-    runner::{Runner, bundle::Limits, mounts, oci::Inherited, pidfd, state::Process},
+    runner::{Runner, container_spec::Limits, mounts, oci::Inherited, pidfd, state::Process},
 };
 
 /// A container of this kind.
