@@ -535,7 +535,7 @@ async fn a_server_of_the_smallest_size_refuses_more_than_it_has_memory_for() {
     for _ in 0..20 {
         held.push(small.connect().await.unwrap());
     }
-    // PostgreSQL's own limit, which keeps a few for processes of its own.
+    // PostgreSQL's own limit, which keeps a few for its own processes.
     let refused = loop {
         match small.connect().await {
             Ok(connection) => held.push(connection),

@@ -155,7 +155,9 @@ async fn a_move_that_was_interrupted_starts_again_and_one_that_is_done_does_not(
     // A part of a move: the server exists, with something in it.
     let half = before.world.databases.clone();
     let work = tokio::spawn(async move { half.start_server(bob.volume).await });
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    while before.world.process(bob.volume).is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     work.abort();
     let _ = work.await;
 
