@@ -2,9 +2,8 @@
 
 use std::{
     io::Read as _,
-    path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crate::report::Sample;
@@ -29,11 +28,10 @@ fn output(program: &str, arguments: &[&str]) -> String {
         .unwrap_or_default()
 }
 
-/// `runc run` of a program that ends at once, with the namespaces of a sandbox, and
-/// `CREATE DATABASE` in the projects cluster, one after the other; each `times` times.
+/// `runc run` of a program that ends at once, with the namespaces of a sandbox, `times` times.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "a floor is another program")]
-pub fn runtime_and_database(data: &Path, times: usize) -> (Sample, Sample) {
+pub fn runtime(times: usize) -> Sample {
     let folder = tempfile_folder();
     let bundle = folder.join("bundle");
     // The container's root is an unprivileged user here, and could not create the mount points.
@@ -81,45 +79,7 @@ pub fn runtime_and_database(data: &Path, times: usize) -> (Sample, Sample) {
         );
     }
     let _ = std::fs::remove_dir_all(&folder);
-
-    let mut script = String::from("\\timing on\n");
-    for at in 0..times {
-        script.push_str(&format!("CREATE DATABASE floor_{at};\n"));
-    }
-    script.push_str("\\timing off\n");
-    for at in 0..times {
-        script.push_str(&format!("DROP DATABASE floor_{at};\n"));
-    }
-    let mut psql = Command::new("setpriv")
-        .args([
-            "--reuid",
-            "fsa",
-            "--regid",
-            "fsa",
-            "--clear-groups",
-            "psql",
-            "-X",
-            "-d",
-            "postgres",
-            "-h",
-        ])
-        .arg(data.join("run/p"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("psql runs");
-    std::io::Write::write_all(&mut psql.stdin.take().expect("its input"), script.as_bytes())
-        .expect("a script is taken");
-    let output = psql.wait_with_output().expect("psql ends");
-    let mut create = Sample::default();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        if let Some(rest) = line.strip_prefix("Time: ")
-            && let Some(millis) = rest.split(' ').next().and_then(|text| text.parse::<f64>().ok())
-        {
-            create.add(Duration::from_secs_f64(millis / 1000.0));
-        }
-    }
-    (run, create)
+    run
 }
 
 fn tempfile_folder() -> std::path::PathBuf {
