@@ -1,6 +1,6 @@
 //! `make bench`: our figures beside a floor measured in the same run, printed as a table and kept
 //! in docs/benchmarks.md. Names on the command line choose parts: create, terminal, idle, api,
-//! gateway, relay, accounts. `kubernetes [COUNT]` is a separate benchmark, which needs
+//! gateway, relay, accounts, volumes. `kubernetes [COUNT]` is a separate benchmark, which needs
 //! a cluster; its figures are kept if it ran with as many sandboxes as it is meant for.
 
 mod accounts;
@@ -16,6 +16,7 @@ mod process;
 mod relay;
 mod report;
 mod terminal;
+mod volumes;
 
 use std::path::Path;
 
@@ -117,6 +118,9 @@ async fn measure(parts: &[String]) -> Vec<Row> {
         rows.extend(idle::measure(&world).await);
     }
     world.finish().await;
+    if is_selected("volumes") {
+        rows.extend(volumes::measure().await);
+    }
     rows
 }
 
