@@ -17,7 +17,7 @@ const ROUNDS: usize = 3;
 /// Waits until the load of [`writes`] writes.
 pub const UNTIL_WRITING: &str = "until test \"$(psql -qtAc 'select count(*) > 0 from pgbench_history' \
      \"$DATABASE_URL\")\" = t; do :; done";
-pub const STOP_WRITING: &str = "kill -INT \"$(cat /tmp/writes)\"";
+pub const STOP_WRITING: &str = "kill -TERM \"$(cat /tmp/writes)\"";
 
 /// A working tree of git in the folder `tree`, with this many files of some hundred bytes in a thousand folders.
 #[must_use]
