@@ -4,7 +4,11 @@
 mod floor;
 mod load;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use fsa_model::{
     Size,
@@ -13,6 +17,10 @@ use fsa_model::{
     snapshot::{Snapshot, SnapshotState},
 };
 use fsa_tests::{Api, World};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use reqwest::Method;
 use serde_json::json;
 
@@ -86,36 +94,28 @@ async fn first_answer(api: &Api, project: &str) -> Duration {
     begun.elapsed()
 }
 
-/// Stops and starts a project. Its database server is stopped with it.
-async fn restart(api: &Api, project: &str) {
-    for action in ["stop", "start"] {
-        let path = format!("/api/projects/{project}/{action}");
-        let request = api.request(Method::POST, &path).header("prefer", "wait=60");
-        let (status, answer) = api.answer(request).await;
-        assert!(status.is_success(), "{action}: {status} {answer}");
+/// Stops the database server of a project, as an idle one is stopped.
+async fn stop_database(project: &Project) {
+    let id = project.id.to_string();
+    let server = fs::read_dir("/proc")
+        .expect("processes")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .find(|pid| {
+            // The folder of its socket has the id of the volume, which is that of the project.
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command);
+            command.contains("/postgres\0") && command.contains(&id)
+        })
+        .expect("its database server runs");
+    kill(Pid::from_raw(server), Signal::SIGINT).expect("its database server runs");
+    while Path::new(&format!("/proc/{server}")).exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    api.until_running(project).await;
-    shell(api, project, "true").await;
 }
 
 /// The start of database servers, and the memory that they use.
 async fn databases(world: &World, api: &Api) -> Vec<Row> {
-    let mut floor = Postgres::create(&world.folder().join("floor-start"), &[]);
-    let mut raw = Sample::default();
-    for _ in 0..ROUNDS {
-        raw.add(floor.start());
-        floor.stop();
-    }
-    let (mut new, mut idle) = (Sample::default(), Sample::default());
-    for at in 0..ROUNDS {
-        let name = format!("database-{at}");
-        create(api, &name, Size::Small).await;
-        shell(api, &name, "true").await;
-        new.add(first_answer(api, &name).await);
-        restart(api, &name).await;
-        idle.add(first_answer(api, &name).await);
-        api.delete(&name).await;
-    }
+    // First, because what is deleted later is freed in the background.
     let names: Vec<String> = (0..DATABASES).map(|at| format!("memory-{at}")).collect();
     let before = process::machine_memory();
     for name in &names {
@@ -129,6 +129,22 @@ async fn databases(world: &World, api: &Api) -> Vec<Row> {
     let memory = (each(created), each(process::machine_memory()));
     for name in &names {
         api.delete(name).await;
+    }
+    let mut floor = Postgres::create(&world.folder().join("floor-start"), &[]);
+    let mut raw = Sample::default();
+    for _ in 0..ROUNDS {
+        raw.add(floor.start());
+        floor.stop();
+    }
+    let (mut new, mut idle) = (Sample::default(), Sample::default());
+    for at in 0..ROUNDS {
+        let name = format!("database-{at}");
+        let project = create(api, &name, Size::Small).await;
+        shell(api, &name, "true").await;
+        new.add(first_answer(api, &name).await);
+        stop_database(&project).await;
+        idle.add(first_answer(api, &name).await);
+        api.delete(&name).await;
     }
     let started = "start of PostgreSQL and `psql` on the machine";
     vec![
@@ -162,7 +178,7 @@ async fn databases(world: &World, api: &Api) -> Vec<Row> {
 }
 
 /// Snapshots, branches and restores.
-async fn snapshots(api: &Api, folder: &std::path::Path) -> Vec<Row> {
+async fn snapshots(api: &Api, folder: &Path) -> Vec<Row> {
     create(api, SMALL, Size::Small).await;
     create(api, LARGE, Size::Medium).await;
     shell(api, SMALL, "for i in 0 1 2 3 4 5 6 7 8 9; do echo $i > $i; done").await;
