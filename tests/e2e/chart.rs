@@ -273,7 +273,7 @@ impl Installed {
             .post(format!("{url}/api/tokens"))
             .header(header::COOKIE, &cookie)
             .header(header::ORIGIN, &url)
-            .json(&json!({"name": "a test"}))
+            .json(&json!({"name": "a test", "scope": "admin"}))
             .send()
             .await
             .expect("an answer")

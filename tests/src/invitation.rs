@@ -52,7 +52,10 @@ impl Session {
 
     async fn token(&self, world: &World) -> Api {
         let request = self.request(world, Method::POST, "/api/tokens");
-        let made = request.json(&json!({"name": "test"})).send().await;
+        let made = request
+            .json(&json!({"name": "test", "signIn": true}))
+            .send()
+            .await;
         let made: Value = made.expect("an answer").json().await.expect("a token");
         Api::new(&world.url(), made["token"].as_str().expect("a token"))
     }

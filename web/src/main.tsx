@@ -8,7 +8,7 @@ import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import { ApiError, onSessionExpired } from "./api/client";
+import { ApiError, onSessionExpired, onSignInAgain } from "./api/client";
 import { me, projects } from "./api/queries";
 import { createAppRouter } from "./router";
 import { theme } from "./theme";
@@ -33,6 +33,8 @@ onSessionExpired(() => {
   queries.clear();
   void router.navigate({ to: "/sign-in", search: { next: location.pathname } });
 });
+
+onSignInAgain(() => void router.navigate({ to: "/sign-in", search: { next: location.pathname, again: true } }));
 
 // The code and the data of the first screen are requested in parallel, not one after the other.
 if (location.pathname === "/") {

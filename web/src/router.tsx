@@ -24,8 +24,10 @@ const root = createRootRouteWithContext<{ queries: QueryClient }>()({
 const signIn = createRoute({
   getParentRoute: () => root,
   path: "/sign-in",
-  validateSearch: (search: Record<string, unknown>): { next?: string } =>
-    typeof search["next"] === "string" ? { next: search["next"] } : {},
+  validateSearch: (search: Record<string, unknown>): { next?: string; again?: boolean } => ({
+    ...(typeof search["next"] === "string" && { next: search["next"] }),
+    ...(search["again"] === true && { again: true }),
+  }),
   component: lazyRouteComponent(() => import("./screens/SignIn"), "SignIn"),
 });
 

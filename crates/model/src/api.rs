@@ -346,9 +346,13 @@ pub struct CreateToken {
     /// It does not expire.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub never_expires: bool,
-    /// `write` by default: everything that the user may do.
+    /// `write` by default.
     #[serde(default)]
     pub scope: Scope,
+    /// For a program that the user signs in to: like their session, the token may create credentials for an hour after
+    /// the sign-in. Ignored where the caller is a token.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sign_in: bool,
     /// Id or name of the only project of the token; all of the user's projects by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
@@ -361,8 +365,12 @@ pub struct CreateToken {
 pub enum Scope {
     /// Read only; secrets are not revealed.
     Read,
+    /// Everything that the user may do, except what needs a recent sign-in: create tokens, sign-in links and
+    /// invitations, set a password, and change what other users may do.
     #[default]
     Write,
+    /// Everything that the user may do.
+    Admin,
 }
 
 /// API token; `token` (which begins with `fsa_`) is in the response to POST only.

@@ -44,6 +44,13 @@ export class NetworkError extends Error {
 
 let handleSessionExpired: () => void = () => {};
 
+let handleSignInAgain: () => void = () => {};
+
+/** Sets the callback for a request that needs a more recent sign-in than that of the session. */
+export function onSignInAgain(callback: () => void) {
+  handleSignInAgain = callback;
+}
+
 /** Sets the callback for a request that fails because the session has ended (401). */
 export function onSessionExpired(callback: () => void) {
   handleSessionExpired = callback;
@@ -76,6 +83,7 @@ export async function readApiError(response: Response): Promise<ApiError> {
 
 function apiError(status: number, body: ErrorBody | undefined): ApiError {
   if (status === 401) handleSessionExpired();
+  if (body?.details.name === "SignInAgain") handleSignInAgain();
   return new ApiError(status, body);
 }
 

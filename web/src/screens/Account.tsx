@@ -170,7 +170,7 @@ function Tokens() {
         Access tokens
       </Title>
       <Text size="sm" c="dimmed" mb="sm">
-        For the command line and scripts. A token has the same permissions as you.
+        For the command line and scripts. A token has the same permissions as you, except that it creates no tokens, links or users.
       </Text>
       {secret && (
         <Alert mb="sm" title="Copy the token now. It is not shown again." withCloseButton onClose={() => setSecret(undefined)}>

@@ -21,7 +21,7 @@ const token = takeToken();
 export function SignIn() {
   const queries = useQueryClient();
   const navigate = useNavigate();
-  const { next } = useSearch({ from: "/sign-in" });
+  const { next, again } = useSearch({ from: "/sign-in" });
   const [link, setLink] = useState(token);
   const [invited, setInvited] = useState(false);
   const [busy, setBusy] = useState(false);
@@ -96,6 +96,11 @@ export function SignIn() {
             <Alert color="red" role="alert" py="xs">
               {error}
             </Alert>
+          )}
+          {again && (
+            <Text size="sm">
+              Creating tokens, links and users needs a sign-in within the last hour. Sign in again, then repeat the action.
+            </Text>
           )}
           {link && !invited && <Text size="sm">This sign-in link can be used once.</Text>}
           {invited && <Text size="sm">Choose a login. You can also set the password later.</Text>}

@@ -65,6 +65,9 @@ pub enum Token {
         /// Allow only reads
         #[arg(long)]
         read_only: bool,
+        /// Allow everything at any time, creating tokens, sign-in links and invitations too
+        #[arg(long, conflicts_with_all = ["read_only", "project"])]
+        admin: bool,
         /// Restrict the token to this project
         #[arg(long)]
         project: Option<String>,

@@ -70,6 +70,7 @@ async fn from_session(origin: &str, path: &str, body: &serde_json::Value) -> Res
     })?;
     let create = CreateToken {
         name: token_name(),
+        sign_in: true,
         ..CreateToken::default()
     };
     let made = client::checked(

@@ -13,6 +13,7 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
             days,
             never,
             read_only,
+            admin,
             project,
         } => {
             let expires_at = days.map(|days| Utc::now() + Duration::days(i64::from(days)));
@@ -20,7 +21,12 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
                 name,
                 expires_at,
                 never_expires: never,
-                scope: if read_only { Scope::Read } else { Scope::Write },
+                scope: match (read_only, admin) {
+                    (true, _) => Scope::Read,
+                    (false, true) => Scope::Admin,
+                    (false, false) => Scope::Write,
+                },
+                sign_in: false,
                 project,
             };
             let made: ApiToken = client.send(Method::POST, "/api/tokens", &request).await?;
@@ -40,6 +46,7 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
                             match token.scope {
                                 Scope::Read => "read".into(),
                                 Scope::Write => "write".into(),
+                                Scope::Admin => "admin".into(),
                             },
                             token
                                 .project_id

@@ -183,7 +183,8 @@ async fn end_session(
 
 /// Creates a one-time sign-in link for yourself
 #[utoipa::path(post, path = "/api/auth/links", tag = "auth",
-    responses((status = CREATED, body = SignInLink), (status = UNAUTHORIZED, body = ErrorBody)))]
+    responses((status = CREATED, body = SignInLink), (status = UNAUTHORIZED, body = ErrorBody),
+              (status = FORBIDDEN, body = ErrorBody, description = "sign in again")))]
 async fn new_link(State(app): State<App>, caller: Caller) -> Result<(StatusCode, Json<SignInLink>)> {
     let link = sign_in::sign_in_link(&app, &caller, caller.user()).await?;
     Ok((StatusCode::CREATED, Json(link_view(&link))))

@@ -51,6 +51,7 @@ async fn methods(State(app): State<App>) -> Json<SignInMethods> {
 /// Starts to sign in with GitHub, or to link a GitHub account to yours
 #[utoipa::path(post, path = "/api/auth/github", tag = "auth", security(()), request_body = BeginGithub,
     responses((status = OK, description = "with a cookie that the browser must bring back", body = GithubRedirect),
+              (status = FORBIDDEN, description = "to link an account, sign in again", body = ErrorBody),
               (status = CONFLICT, description = "GitHub is not set up here", body = ErrorBody),
               (status = TOO_MANY_REQUESTS, body = ErrorBody)))]
 async fn begin(
@@ -61,7 +62,10 @@ async fn begin(
 ) -> Result<Response> {
     let link_to = match (request.link, &caller) {
         (true, None) => return Err(Error::unauthorized("Sign in first.")),
-        (true, Some(caller)) => Some(caller),
+        (true, Some(caller)) => {
+            caller.must_have_signed_in_recently()?;
+            Some(caller)
+        }
         (false, _) => None,
     };
     let started = sign_in::begin(&app, link_to, address).await?;

@@ -49,6 +49,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Page<ApiTok
 /// Creates an API token; its secret is in this response only
 #[utoipa::path(post, path = "/api/tokens", tag = "tokens", request_body = CreateToken,
     responses((status = CREATED, body = ApiToken),
+              (status = FORBIDDEN, body = ErrorBody, description = "sign in again"),
               (status = NOT_FOUND, body = ErrorBody, description = "there is no such project"),
               (status = CONFLICT, body = ErrorBody, description = "several projects have the name, or you have too many tokens"),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]

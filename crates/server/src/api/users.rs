@@ -59,7 +59,8 @@ async fn list(
 
 /// Creates a one-time link with which a new user signs up
 #[utoipa::path(post, path = "/api/users/invites", tag = "users", request_body = Option<Invite>,
-    responses((status = CREATED, body = SignInLink), (status = FORBIDDEN, body = ErrorBody)))]
+    responses((status = CREATED, body = SignInLink),
+              (status = FORBIDDEN, body = ErrorBody, description = "you are no owner, or must sign in again")))]
 async fn invite(
     State(app): State<App>,
     caller: Caller,
@@ -82,6 +83,9 @@ async fn change(
     Json(request): Json<ChangeUser>,
 ) -> Result<Json<User>> {
     caller.must_be_owner()?;
+    if request.role.is_some() || request.disabled.is_some() {
+        caller.must_have_signed_in_recently()?;
+    }
     let own = request.limits.flatten().unwrap_or_default();
     if own.requests_per_minute == Some(0) {
         return Err(Error::invalid(
@@ -125,6 +129,7 @@ async fn change(
               (status = CONFLICT, body = ErrorBody)))]
 async fn remove(State(app): State<App>, caller: Caller, Path(user): Path<Uuid>) -> Result<StatusCode> {
     caller.must_be_owner()?;
+    caller.must_have_signed_in_recently()?;
     let user = UserId(user);
     let mut tx = app.store.begin().await?;
     let others = users::other_owners(&mut tx, user).await?;

@@ -27,7 +27,9 @@ use crate::{
         audit::{self, NewEntry},
         login_links::{self, Purpose},
         notify::Topic,
-        projects, sessions, tokens, users,
+        projects, sessions,
+        tokens::{self, NewToken},
+        users,
     },
 };
 
@@ -201,7 +203,7 @@ pub async fn by_password(core: &Core, request: SignInByPassword, from: &ClientIn
 }
 
 /// Sets the caller's password and ends their other sessions. A session that has just begun needs no current password,
-/// so that a link works for a user who forgot it.
+/// so that a link works for a user who forgot it. A first password needs a recent sign-in.
 ///
 /// # Errors
 /// 403 for an API token, and where the current password is missing or wrong.
@@ -218,6 +220,9 @@ pub async fn set_password(
     };
     password::check(&new)?;
     let hashed = users::password_hash(&core.store, caller.user()).await?;
+    if hashed.is_none() {
+        caller.must_have_signed_in_recently()?;
+    }
     if hashed.is_some() && Utc::now() - caller.since() > RECENT_SESSION {
         core.login_throttle
             .count_login(caller.login(), caller.address())?;
@@ -246,8 +251,9 @@ pub async fn set_password(
 /// A new sign-in link for `user`, which may be the caller.
 ///
 /// # Errors
-/// The database does not answer.
+/// 403 without a recent sign-in.
 pub async fn sign_in_link(core: &Core, caller: &Caller, user: UserId) -> Result<OneTimeLink> {
+    caller.must_have_signed_in_recently()?;
     let mut tx = core.store.begin().await?;
     let link = new_link(core, &mut tx, Purpose::SignIn(user), Some(caller.user())).await?;
     audit::record(&mut tx, caller, "link.create", format!("user {user}")).await?;
@@ -258,9 +264,10 @@ pub async fn sign_in_link(core: &Core, caller: &Caller, user: UserId) -> Result<
 /// A link that creates a new user.
 ///
 /// # Errors
-/// 403 for a member.
+/// 403 for a member, and without a recent sign-in.
 pub async fn invite_link(core: &Core, caller: &Caller, role: Role) -> Result<OneTimeLink> {
     caller.must_be_owner()?;
+    caller.must_have_signed_in_recently()?;
     let mut tx = core.store.begin().await?;
     let link = new_link(core, &mut tx, Purpose::Invite(role), Some(caller.user())).await?;
     audit::record(
@@ -304,7 +311,15 @@ pub async fn create_token_for_owner(core: &Core, name: &str) -> Result<SecretStr
     let token = secret::api_token();
     let hash = secret::hash(token.expose_secret());
     let end = Some(Utc::now() + TOKEN_LIFETIME);
-    tokens::insert(&mut tx, &hash, owner, name, end, Scope::Write, None).await?;
+    let new = NewToken {
+        user: owner,
+        name,
+        expires_at: end,
+        scope: Scope::Admin,
+        only: None,
+        signed_in_at: None,
+    };
+    tokens::insert(&mut tx, &hash, new).await?;
     tx.commit().await?;
     Ok(token)
 }
@@ -312,8 +327,15 @@ pub async fn create_token_for_owner(core: &Core, name: &str) -> Result<SecretStr
 /// A new API token of the caller; only this response contains the secret.
 ///
 /// # Errors
-/// 422 for a name that is empty or too long, or an expiry in the past.
+/// 403 without a recent sign-in; 422 for a name that is empty or too long, or an expiry in the past.
 pub async fn create_token(core: &Core, caller: &Caller, request: CreateToken) -> Result<ApiToken> {
+    caller.must_have_signed_in_recently()?;
+    if request.scope == Scope::Admin && request.project.is_some() {
+        return Err(Error::invalid(
+            "scope",
+            "a token for one project has the scope read or write",
+        ));
+    }
     if request.never_expires && request.expires_at.is_some() {
         return Err(Error::invalid(
             "neverExpires",
@@ -342,19 +364,21 @@ pub async fn create_token(core: &Core, caller: &Caller, request: CreateToken) ->
         ),
         None => None,
     };
+    // A token passes its sign-in on to no other one, so the hour is never prolonged.
+    let is_session = matches!(caller.credential(), CredentialId::Session(_));
+    let signed_in_at = caller.signed_in_at().filter(|_| is_session && request.sign_in);
     let token = secret::api_token();
     let mut tx = core.store.begin().await?;
     let hash = secret::hash(token.expose_secret());
-    let mut created = tokens::insert(
-        &mut tx,
-        &hash,
-        caller.user(),
+    let new = NewToken {
+        user: caller.user(),
         name,
         expires_at,
-        request.scope,
+        scope: request.scope,
         only,
-    )
-    .await?;
+        signed_in_at,
+    };
+    let mut created = tokens::insert(&mut tx, &hash, new).await?;
     audit::record(&mut tx, caller, "token.create", format!("token {}", created.id)).await?;
     tx.commit().await?;
     created.token = Some(token.expose_secret().to_owned());

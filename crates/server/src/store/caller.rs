@@ -15,6 +15,9 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
+/// The time after a sign-in in which its user may create credentials.
+const RECENT_SIGN_IN: chrono::Duration = chrono::Duration::hours(1);
+
 /// An authenticated user. Look-ups of what belongs to a user take it as an argument.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -31,8 +34,10 @@ pub struct Credential {
     pub(super) id: CredentialId,
     /// When the credential was created.
     pub(super) since: DateTime<Utc>,
-    /// A session, and a token of the scope `write`, may do all that the user may.
     pub(super) scope: Scope,
+    /// When the user proved their identity: the beginning of a session, also that in which a token of the command line was
+    /// created.
+    pub(super) signed_in_at: Option<DateTime<Utc>>,
     /// The only project that the credential is for, if it is for one.
     pub(super) only: Option<ProjectId>,
     /// The user's own quotas, where they differ from the server's.
@@ -121,7 +126,7 @@ impl Caller {
     /// 403 for a token of the scope `read`.
     pub fn must_write(&self) -> Result<()> {
         match self.credential.scope {
-            Scope::Write => Ok(()),
+            Scope::Write | Scope::Admin => Ok(()),
             Scope::Read => Err(Error::forbidden(
                 "This API token may only read, and reveals no secrets.",
             )),
@@ -131,6 +136,31 @@ impl Caller {
     #[must_use]
     pub fn address(&self) -> Address {
         self.address
+    }
+
+    /// When the user signed in for this credential; `None` for an API token of a program.
+    #[must_use]
+    pub fn signed_in_at(&self) -> Option<DateTime<Utc>> {
+        self.credential.signed_in_at
+    }
+
+    /// Refuses a credential whose user has not proved their identity lately: a stolen token or cookie creates no other
+    /// credentials. A token of the scope `admin` may.
+    ///
+    /// # Errors
+    /// 403 `SignInAgain`.
+    pub fn must_have_signed_in_recently(&self) -> Result<()> {
+        let recent = |at: DateTime<Utc>| Utc::now() - at < RECENT_SIGN_IN;
+        if self.credential.scope == Scope::Admin || self.credential.signed_in_at.is_some_and(recent) {
+            return Ok(());
+        }
+        let sentence = "This needs a sign-in within the last hour; sign in again.";
+        Err(
+            Error::new(http::StatusCode::FORBIDDEN, "SignInAgain", sentence).with_message(format!(
+                "{sentence} Tokens, links, invitations and users are changed only then, so that a stolen token or cookie creates \
+                 no other credentials. On the command line: `fsa login`, or an API token of the scope `admin`."
+            )),
+        )
     }
 
     /// Refuses an API token: a link that signs in as another user is created in a browser session only.

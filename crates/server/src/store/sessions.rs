@@ -69,12 +69,14 @@ async fn credential(store: &Store, row: Option<PgRow>) -> Result<Option<Credenti
         .execute(&store.pool)
         .await?;
     }
+    let since: DateTime<Utc> = row.try_get("created_at")?;
     Ok(Some(Credential {
         user: UserId(row.try_get("user_id")?),
         login: row.try_get("login")?,
         role: enum_column(&row, "role")?,
         id: CredentialId::Session(id),
-        since: row.try_get::<DateTime<Utc>, _>("created_at")?,
+        since,
+        signed_in_at: Some(since),
         scope: Scope::Write,
         only: None,
         limits: optional_json_column(&row, "limits")?,

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 macro_rules! valid_credential {
     ($condition:literal) => {
         concat!(
-            "select t.id, t.created_at, t.scope, t.project_id, u.id as user_id, u.login, u.role, u.limits,
+            "select t.id, t.created_at, t.scope, t.project_id, t.signed_in_at, u.id as user_id, u.login, u.role, u.limits,
                     coalesce(t.last_used_at < now() - interval '1 minute', true) as stale
              from api_tokens t join users u on u.id = t.user_id
              where (t.expires_at is null or t.expires_at > now())
@@ -72,6 +72,7 @@ async fn credential(store: &Store, row: Option<PgRow>) -> Result<Option<Credenti
         id: CredentialId::Token(TokenId(id)),
         since: row.try_get("created_at")?,
         scope: enum_column(&row, "scope")?,
+        signed_in_at: row.try_get("signed_in_at")?,
         only: row.try_get::<Option<Uuid>, _>("project_id")?.map(ProjectId),
         limits: optional_json_column(&row, "limits")?,
     }))
@@ -94,35 +95,41 @@ impl<'r> FromRow<'r, PgRow> for Row {
     }
 }
 
+/// A token that is created.
+#[derive(Debug)]
+pub struct NewToken<'a> {
+    pub user: UserId,
+    pub name: &'a str,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub scope: Scope,
+    /// The only project that it is for, if it is for one.
+    pub only: Option<ProjectId>,
+    /// When the user signed in to create it for a program that they use themselves.
+    pub signed_in_at: Option<DateTime<Utc>>,
+}
+
 /// Inserts a new token, and deletes the user's expired ones.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn insert(
-    tx: &mut PgConnection,
-    hash: &[u8; 32],
-    user: UserId,
-    name: &str,
-    expires_at: Option<DateTime<Utc>>,
-    scope: Scope,
-    only: Option<ProjectId>,
-) -> Result<ApiToken> {
+pub async fn insert(tx: &mut PgConnection, hash: &[u8; 32], new: NewToken<'_>) -> Result<ApiToken> {
     sqlx::query("delete from api_tokens where user_id = $1 and expires_at <= now()")
-        .bind(user.0)
+        .bind(new.user.0)
         .execute(&mut *tx)
         .await?;
     let row: Row = sqlx::query_as(
-        "insert into api_tokens (id, token_hash, user_id, name, expires_at, scope, project_id)
-         values ($1, $2, $3, $4, $5, $6, $7)
+        "insert into api_tokens (id, token_hash, user_id, name, expires_at, scope, project_id, signed_in_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
          returning id, name, scope, project_id, created_at, expires_at, last_used_at",
     )
     .bind(TokenId::generate().0)
     .bind(hash.as_slice())
-    .bind(user.0)
-    .bind(name)
-    .bind(expires_at)
-    .bind(enum_text(&scope))
-    .bind(only.map(|project| project.0))
+    .bind(new.user.0)
+    .bind(new.name)
+    .bind(new.expires_at)
+    .bind(enum_text(&new.scope))
+    .bind(new.only.map(|project| project.0))
+    .bind(new.signed_in_at)
     .fetch_one(tx)
     .await?;
     Ok(row.0)

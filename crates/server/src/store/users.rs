@@ -234,8 +234,8 @@ pub async fn other_owners(tx: &mut PgConnection, user: UserId) -> Result<usize> 
     Ok(others)
 }
 
-/// The first owner of the system, and whether they have a way to sign in: a password, an account elsewhere, or a valid
-/// session.
+/// The first owner of the system, and whether they have a way to sign in: a password, an account elsewhere, or a
+/// session that has just begun.
 ///
 /// # Errors
 /// The database does not answer.
@@ -243,7 +243,7 @@ pub async fn first_owner(connection: &mut PgConnection) -> Result<Option<(UserId
     let row = sqlx::query(
         "select u.id, u.password_hash is not null
                 or exists (select 1 from github_accounts g where g.user_id = u.id)
-                or exists (select 1 from sessions s where s.user_id = u.id and s.expires_at > now())
+                or exists (select 1 from sessions s where s.user_id = u.id and s.created_at > now() - interval '1 hour')
                 as can_sign_in
          from users u where role = 'owner' and disabled_at is null and removed_at is null
          order by can_sign_in desc, created_at, id limit 1",

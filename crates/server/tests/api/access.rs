@@ -216,7 +216,7 @@ async fn an_older_session_needs_the_current_password_to_change_it() {
         .expect(204);
     world
         .database
-        .sql("update sessions set created_at = now() - interval '1 hour'");
+        .sql("update sessions set created_at = now() - interval '20 minutes'");
     world.app.hub.wake(Topic::DesiredState);
     let set = |body: serde_json::Value| {
         let browser = browser.clone();

@@ -12,6 +12,83 @@ async fn token(world: &World, of: &Client, body: Value) -> Client {
 }
 
 #[tokio::test]
+async fn a_programs_token_creates_no_credentials() {
+    let world = World::new().await;
+    let browser = world.owner_in_browser().await;
+    let program = token(&world, &browser, json!({})).await;
+    let ada = world.member("ada").await.get("/api/me").await.expect(200).json();
+    let user = format!("/api/users/{}", ada["id"].as_str().unwrap());
+
+    refuses_credentials(&program, &user).await;
+    // It goes on doing everything else.
+    project(&program, "todo").await;
+    program
+        .patch(&user, &json!({"limits": {"projects": 3}}))
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
+async fn an_hour_after_a_sign_in_credentials_need_another_one() {
+    let world = World::new().await;
+    let browser = world.owner_in_browser().await;
+    let login = token(&world, &browser, json!({"signIn": true})).await;
+    let ada = world.member("ada").await.get("/api/me").await.expect(200).json();
+    let user = format!("/api/users/{}", ada["id"].as_str().unwrap());
+    // The command line creates a token for a script just after `fsa login`, but that one creates none.
+    let script = token(&world, &login, json!({"signIn": true})).await;
+    refuses_credentials(&script, &user).await;
+
+    world.outdate_sign_ins();
+
+    for late in [&browser, &login] {
+        refuses_credentials(late, &user).await;
+        late.get("/api/users").await.expect(200);
+    }
+    // A first password would be another way in.
+    let password = json!({"password": "correct horse battery"});
+    let error = browser.put("/api/auth/password", &password).await.expect(403).error();
+    assert_eq!(error.details.name, "SignInAgain");
+    // The link that a restart prints is the way back of an owner without a password.
+    let link = fsa_server::auth::first_link(&world.app).await.unwrap().expect("a link");
+    let url = secrecy::ExposeSecret::expose_secret(&link.url).to_owned();
+    let again = world.sign_in(url.split_once('#').unwrap().1).await;
+    again.post_empty("/api/auth/links").await.expect(201);
+    again.put("/api/auth/password", &password).await.expect(204);
+}
+
+#[tokio::test]
+async fn an_admin_token_creates_credentials_at_any_time() {
+    let world = World::new().await;
+    let browser = world.owner_in_browser().await;
+    project(&browser, "todo").await;
+    let narrow = json!({"name": "x", "scope": "admin", "project": "todo"});
+    let refused = browser.post("/api/tokens", &narrow).await.expect(422);
+    assert_eq!(refused.field(), "scope");
+    let admin = token(&world, &browser, json!({"scope": "admin"})).await;
+
+    world.outdate_sign_ins();
+
+    admin.post_empty("/api/users/invites").await.expect(201);
+    token(&world, &admin, json!({})).await.get("/api/me").await.expect(200);
+}
+
+/// Each operation that creates a credential, or changes a user, asks for a new sign-in.
+async fn refuses_credentials(client: &Client, user: &str) {
+    let token = json!({"name": "x"});
+    for refused in [
+        client.post("/api/tokens", &token).await,
+        client.post_empty("/api/auth/links").await,
+        client.post_empty("/api/users/invites").await,
+        client.patch(user, &json!({"role": "owner"})).await,
+        client.patch(user, &json!({"disabled": false})).await,
+        client.delete(user).await,
+    ] {
+        assert_eq!(refused.expect(403).error().details.name, "SignInAgain");
+    }
+}
+
+#[tokio::test]
 async fn a_read_token_changes_nothing_and_reveals_nothing() {
     let world = World::new().await;
     let ada = world.member("ada").await;

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 pub use client::{ApiResponse, Client};
 use fsa_driver::{Region, Regions};
 use fsa_driver_testing::memory::{MemoryDatabases, MemoryDriver};
-use fsa_model::api::Project;
+use fsa_model::{UserId, api::Project};
 use fsa_server::{
     App, Settings, auth,
     encryption::KeyRing,
@@ -181,15 +181,27 @@ impl World {
         self.sign_in(&token_of_link(&link)).await
     }
 
-    /// A new member with this login, invited by the owner, with an API token.
+    /// A new member with this login, invited by the owner, with the API token of `fsa login`.
     pub async fn member(&self, login: &str) -> Client {
         let browser = self.member_in_browser(login).await;
         let token = browser
-            .post("/api/tokens", &json!({"name": "test"}))
+            .post("/api/tokens", &json!({"name": "test", "signIn": true}))
             .await
             .expect(201);
         self.anonymous()
             .token(token.json()["token"].as_str().expect("a token"))
+    }
+
+    /// Lets an hour pass since every sign-in, of browsers and of the command line.
+    pub fn outdate_sign_ins(&self) {
+        for (table, column) in [("sessions", "created_at"), ("api_tokens", "signed_in_at")] {
+            self.database
+                .sql(&format!("update {table} set {column} = now() - interval '61 minutes' where {column} is not null"));
+        }
+        let users = self.database.sql("select string_agg(id::text, ',') from users");
+        for user in users.split(',') {
+            auth::sign_in::invalidate(&self.app, UserId(user.parse().expect("an id")));
+        }
     }
 
     /// A new member with this login, in a browser.
