@@ -172,6 +172,9 @@ pub struct Port {
     pub sharing: Sharing,
     #[serde(default, skip_serializing_if = "HostHeader::is_public")]
     pub host_header: HostHeader,
+    /// Paths that everyone may request although the port is private.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub public_paths: Vec<String>,
 }
 
 /// The host name that a port's application sees in requests.
@@ -218,13 +221,16 @@ pub enum Sharing {
 }
 
 /// `PUT /api/projects/{project}/ports/{port}`: absent fields are not changed.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SharePort {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_header: Option<HostHeader>,
+    /// Replaces the paths that everyone may request, each with all below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_paths: Option<Vec<String>>,
 }
 
 /// A port's settings after a change.
@@ -236,6 +242,8 @@ pub struct SharedPort {
     pub sharing: Sharing,
     #[serde(default, skip_serializing_if = "HostHeader::is_public")]
     pub host_header: HostHeader,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub public_paths: Vec<String>,
     /// The access link; shown only once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,

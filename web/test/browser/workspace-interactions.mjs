@@ -204,6 +204,15 @@ await run(async ({ newPage }) => {
   await screenshot(page, "port-settings");
   await page.keyboard.press("Escape");
 
+  // A path of the private port takes callbacks of other servers.
+  await page.getByRole("button", { name: "Port settings" }).click();
+  await page.getByRole("menuitem", { name: /^Public paths/ }).click();
+  await page.getByRole("textbox", { name: "Public paths" }).fill("/webhook\n/auth/callback\n");
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  const { publicPaths } = await api("GET", "/api/projects/demo/ports/3000");
+  check(publicPaths?.join() === "/auth/callback,/webhook", `the public paths are ${publicPaths}`);
+
   // A phone has buttons for keys that its keyboard lacks.
   const phone = await newPage({ viewport: { width: 390, height: 844 }, hasTouch: true });
   await signIn(phone, await signInLink());

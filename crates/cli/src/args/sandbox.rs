@@ -73,6 +73,16 @@ pub enum Port {
         #[arg(long)]
         host_header: Option<HostHeader>,
     },
+    /// Open a port to everyone, or paths of it alone
+    Public {
+        project: String,
+        port: u16,
+        /// Open this path and all below it, and leave the rest as it is; may be repeated
+        #[arg(long = "path", value_name = "PATH")]
+        paths: Vec<String>,
+    },
+    /// Close a port and all paths of it to everyone but the members of the project
+    Private { project: String, port: u16 },
 }
 
 #[derive(Debug, Args)]

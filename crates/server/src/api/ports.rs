@@ -1,12 +1,13 @@
 //! Ports of a sandbox: which listen, their URLs, and who may open them: `/api/projects/{project}/ports`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use fsa_model::{
     ErrorBody,
     api::{HostHeader, Page, Port, SharePort, SharedPort, Sharing},
     event::EventKind,
+    public_path::{MAX_PUBLIC_PATHS, PUBLIC_PATH_RULE, parse_public_path},
     sandboxd::TERMINAL_PORT,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -24,15 +25,15 @@ use crate::{
         audit, branches,
         events::{self, NewEvent},
         notify::Topic,
-        previews,
+        previews::{self, PortSettings},
         projects::{self, Overview, ProjectRow},
     },
 };
 
 /// Maximum number of shared ports per project.
 const MAX_SHARED_PORTS: i64 = 100;
-/// Maximum number of ports per project that are presented as localhost.
-const MAX_LOCALHOST_PORTS: usize = 100;
+/// Maximum number of ports per project that have settings.
+const MAX_CONFIGURED_PORTS: usize = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -87,10 +88,10 @@ fn port_number(port: u32) -> Result<u16> {
 async fn ports(app: &App, overview: &Overview, also: Option<u16>) -> Result<Vec<Port>> {
     let sandbox = status::sandbox(&app.settings, overview);
     let mut connection = app.store.pool().acquire().await?;
-    let localhost = previews::localhost_ports(&mut connection, overview.project.id).await?;
+    let mut settings = previews::port_settings(&mut connection, overview.project.id).await?;
     drop(connection);
     let mut items = sandbox.map(|sandbox| sandbox.ports).unwrap_or_default();
-    let configured = overview.shares.keys().chain(&localhost).copied().chain(also);
+    let configured = overview.shares.keys().chain(settings.keys()).copied().chain(also);
     for port in configured.collect::<BTreeSet<_>>() {
         if items.iter().all(|listening| listening.port != port) {
             items.push(Port {
@@ -99,21 +100,26 @@ async fn ports(app: &App, overview: &Overview, also: Option<u16>) -> Result<Vec<
                 url: status::port_url(&app.settings, overview, port),
                 sharing: overview.shares.get(&port).copied().unwrap_or_default(),
                 host_header: HostHeader::default(),
+                public_paths: Vec::new(),
             });
         }
     }
     for item in &mut items {
-        item.host_header = header_of(&localhost, item.port);
+        if let Some(settings) = settings.remove(&item.port) {
+            item.host_header = settings.host_header;
+            item.public_paths = settings.public_paths;
+        }
     }
     items.sort_by_key(|port| port.port);
     Ok(items)
 }
 
-/// Sets who may open a port's URL, and which host name its application sees
+/// Sets who may open a port's URL or paths of it, and which host name its application sees
 #[utoipa::path(put, path = "/api/projects/{project}/ports/{port}", tag = "sandbox", request_body = SharePort,
     description = "`sharing`: members (`private`), anyone with its link (`link`), or everyone (`public`). `link` \
         answers with a new link, once; an older link of the port no longer opens it. `hostHeader`: the preview's own \
-        (`public`), or `localhost:PORT` (`localhost`).",
+        (`public`), or `localhost:PORT` (`localhost`). `publicPaths`: paths that everyone may request although the port is \
+        private, each with all below it, for webhooks and sign-in callbacks.",
     params(("project" = String, Path, description = "id or name"),
            ("branch" = Option<String>, Query, description = "name of a branch; main by default"), ("port" = u16, Path)),
     responses((status = OK, body = SharedPort), (status = NOT_FOUND, body = ErrorBody),
@@ -139,12 +145,22 @@ async fn share_port(
             "port 7681 is the terminal, which stays private because it is a shell",
         ));
     }
-    if request.sharing.is_none() && request.host_header.is_none() {
-        return Err(Error::invalid("sharing", "give sharing, hostHeader or both"));
+    if request.sharing.is_none() && request.host_header.is_none() && request.public_paths.is_none() {
+        return Err(Error::invalid("sharing", "give sharing, hostHeader or publicPaths"));
     }
-    if request.sharing.is_some_and(|sharing| sharing != Sharing::Private) && !found.branch().name.is_main() {
+    let public_paths = request.public_paths.as_deref().map(parse_paths).transpose()?;
+    if port == TERMINAL_PORT && public_paths.as_ref().is_some_and(|paths| !paths.is_empty()) {
         return Err(Error::invalid(
-            "sharing",
+            "publicPaths",
+            "port 7681 is the terminal, which stays private because it is a shell",
+        ));
+    }
+    let opens = request.sharing.is_some_and(|sharing| sharing != Sharing::Private)
+        || public_paths.as_ref().is_some_and(|paths| !paths.is_empty());
+    if opens && !found.branch().name.is_main() {
+        let field = if request.public_paths.is_some() { "publicPaths" } else { "sharing" };
+        return Err(Error::invalid(
+            field,
             "the ports of a branch are open to the members of the project only; share a port of main",
         ));
     }
@@ -155,10 +171,17 @@ async fn share_port(
         Some(sharing) => share(&mut tx, &caller, &row, port, sharing).await?,
         None => None,
     };
+    let mut all = previews::port_settings(&mut tx, row.id).await?;
+    let mut settings = all.remove(&port).unwrap_or_default();
     if let Some(host_header) = request.host_header {
-        set_host_header(&mut tx, &caller, &row, port, host_header).await?;
+        settings.host_header = host_header;
+        set(&mut tx, (&caller, &row), (port, &settings), &all, host_header_change(port, host_header)).await?;
     }
-    let localhost = previews::localhost_ports(&mut tx, row.id).await?;
+    if let Some(paths) = public_paths.filter(|_| row.branch().name.is_main()) {
+        settings.public_paths = paths;
+        let change = public_paths_change(port, &settings.public_paths);
+        set(&mut tx, (&caller, &row), (port, &settings), &all, change).await?;
+    }
     tx.commit().await?;
     // Wake local subscribers at once, without waiting for this process's own notification.
     app.hub.wake(Topic::Project(row.id));
@@ -175,7 +198,8 @@ async fn share_port(
         }),
         url,
         sharing: overview.shares.get(&port).copied().unwrap_or_default(),
-        host_header: header_of(&localhost, port),
+        host_header: settings.host_header,
+        public_paths: settings.public_paths,
     }))
 }
 
@@ -213,50 +237,74 @@ async fn share(
     Ok(link)
 }
 
-/// Sets which host name the port's application sees.
-async fn set_host_header(
+/// The valid form of these public paths, each once.
+fn parse_paths(paths: &[String]) -> Result<Vec<String>> {
+    let refused = |rule: &str| Error::invalid("publicPaths", rule);
+    let parsed: Option<BTreeSet<String>> = paths.iter().map(|path| parse_public_path(path)).collect();
+    let parsed = parsed.ok_or_else(|| refused(PUBLIC_PATH_RULE))?;
+    if parsed.len() > MAX_PUBLIC_PATHS {
+        return Err(refused("a port has at most 20 public paths"));
+    }
+    Ok(parsed.into_iter().collect())
+}
+
+/// A change of a port's settings, for the audit log and the project's events.
+struct Change {
+    action: &'static str,
+    message: String,
+    data: serde_json::Value,
+}
+
+fn host_header_change(port: u16, host_header: HostHeader) -> Change {
+    let (action, name) = match host_header {
+        HostHeader::Public => ("port.hostPublic", "its preview's host name".to_owned()),
+        HostHeader::Localhost => ("port.hostLocalhost", format!("the host name localhost:{port}")),
+    };
+    Change {
+        action,
+        message: format!("The application at port {port} sees {name}."),
+        data: serde_json::json!({"hostHeader": host_header}),
+    }
+}
+
+fn public_paths_change(port: u16, paths: &[String]) -> Change {
+    Change {
+        action: "port.publicPaths",
+        message: if paths.is_empty() {
+            format!("No path of port {port} is public.")
+        } else {
+            format!("Everyone may request {} of port {port}.", paths.join(", "))
+        },
+        data: serde_json::json!({"publicPaths": paths}),
+    }
+}
+
+/// Stores the settings of a port; `others` are those of the project's other ports.
+async fn set(
     tx: &mut PgConnection,
-    caller: &Caller,
-    row: &ProjectRow,
-    port: u16,
-    host_header: HostHeader,
+    (caller, row): (&Caller, &ProjectRow),
+    (port, settings): (u16, &PortSettings),
+    others: &BTreeMap<u16, PortSettings>,
+    change: Change,
 ) -> Result<()> {
-    let mut others = previews::localhost_ports(tx, row.id).await?;
-    others.retain(|other| *other != port);
-    if host_header == HostHeader::Localhost && others.len() >= MAX_LOCALHOST_PORTS {
+    if others.len() >= MAX_CONFIGURED_PORTS {
         return Err(Error::conflict(format!(
-            "At most {MAX_LOCALHOST_PORTS} ports of a project are presented as localhost."
+            "At most {MAX_CONFIGURED_PORTS} ports of a project have settings."
         )));
     }
-    previews::set_host_header(tx, row.id, port, host_header).await?;
-    let (action, message) = match host_header {
-        HostHeader::Public => (
-            "port.hostPublic",
-            format!("The application at port {port} sees its preview's host name."),
-        ),
-        HostHeader::Localhost => (
-            "port.hostLocalhost",
-            format!("The application at port {port} sees the host name localhost:{port}."),
-        ),
-    };
-    audit::record(tx, caller, action, object(row, port)).await?;
-    let event = NewEvent::new(row, EventKind::ProjectChanged, message).with(
-        serde_json::json!({"fields": ["ports"], "port": port, "hostHeader": host_header, "by": caller.login()}),
-    );
+    previews::set_port_settings(tx, row.id, port, settings).await?;
+    audit::record(tx, caller, change.action, object(row, port)).await?;
+    let mut data = change.data;
+    data["fields"] = serde_json::json!(["ports"]);
+    data["port"] = port.into();
+    data["by"] = caller.login().into();
+    let event = NewEvent::new(row, EventKind::ProjectChanged, change.message).with(data);
     events::append(tx, event).await?;
     Ok(())
 }
 
 fn object(row: &ProjectRow, port: u16) -> String {
     format!("port {port} of {} ({})", row.name, row.id)
-}
-
-fn header_of(localhost: &[u16], port: u16) -> HostHeader {
-    if localhost.contains(&port) {
-        HostHeader::Localhost
-    } else {
-        HostHeader::Public
-    }
 }
 
 const fn sharing_name(sharing: Sharing) -> &'static str {

@@ -4,9 +4,10 @@ use fsa_model::{
     UserId,
     api::Sharing,
     host::{Host, parse_host},
+    public_path::is_public_path,
     sharing::ProjectRole,
 };
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
@@ -89,6 +90,12 @@ pub(super) fn is_still_authorized(principal: Principal, route: &Route) -> bool {
                 && session.is_none_or(|session| route.sessions.contains(&session))
         }
     }
+}
+
+/// Whether everyone may send this request to a private port. A connection that is upgraded outlives its request, so it is
+/// never one at a public path.
+pub(super) fn is_at_public_path(route: &Route, request: &Parts) -> bool {
+    !request.headers.contains_key(header::UPGRADE) && is_public_path(&route.public_paths, request.uri.path())
 }
 
 /// The preview token for the port's access link, if `secret` is that link's.

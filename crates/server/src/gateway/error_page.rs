@@ -238,6 +238,15 @@ pub(super) fn is_navigation(method: &http::Method, headers: &HeaderMap) -> bool 
     }
 }
 
+/// Whether a browser shows the answer of this request, which submits a form, as a page.
+pub(super) fn is_form(method: &http::Method, headers: &HeaderMap) -> bool {
+    *method == http::Method::POST
+        && match headers.get("sec-fetch-mode") {
+            Some(mode) => mode == "navigate",
+            None => matches!(accepted_format(headers), Format::Html),
+        }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Html,

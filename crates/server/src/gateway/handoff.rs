@@ -26,6 +26,12 @@
 //! A preflight carries no credentials by design. For a port that is not public the gateway answers it itself, for pages
 //! of the same project only and without a lookup of the project, so a preflight neither reaches the application nor
 //! reveals whether the project exists.
+//!
+//! # Forms of other sites
+//!
+//! A form that another site posts here (OAuth's `form_post`, SAML, a payment's return) brings no Lax cookie. The gateway does
+//! not hold its body and post it again after a sign-in: that request would come from this site, with the application's
+//! own Lax cookies, and so undo the protection against forged requests that these give. It explains public paths instead.
 
 use std::time::Duration;
 
@@ -81,6 +87,20 @@ pub(super) fn challenge(core: &Core, label: &str, request: &Parts) -> Response {
                 "This port is private, and the request has no credentials for it.",
                 "Send credentials with it (fetch: credentials: \"include\"). Reload the page if this port began to \
                  listen after the page was loaded. Or make this port public.",
+            )
+            .response(&request.headers);
+        }
+        if error_page::is_form(&request.method, &request.headers) {
+            return ErrorPage::new(
+                StatusCode::UNAUTHORIZED,
+                "Unauthorized",
+                "This address is private, and a form of another site leads to it.",
+                format!(
+                    "Browsers send no cookies with such a form, so you are not signed in for it; nothing was delivered. If \
+                     this is the callback of a sign-in or a payment, open its path alone to everyone: \
+                     fsa port public PROJECT PORT --path {}, or Port settings beside the preview.",
+                    request.uri.path()
+                ),
             )
             .response(&request.headers);
         }

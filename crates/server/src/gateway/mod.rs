@@ -138,7 +138,7 @@ async fn respond(gateway: &Gateway, request: Request<Body>) -> Response {
     };
     let is_public = route
         .as_ref()
-        .is_some_and(|route| route.sharing == Sharing::Public);
+        .is_some_and(|route| route.sharing == Sharing::Public || access::is_at_public_path(route, &parts));
     if !is_public
         && access::is_preflight(&parts.method, &parts.headers)
         && let Some(origin) = access::sibling_origin(&core.settings, label, &parts.headers)
@@ -193,7 +193,7 @@ enum Authorization {
 
 async fn authorize(core: &Core, route: &Route, name: &str, label: &str, parts: &Parts) -> Authorization {
     let headers = &parts.headers;
-    if route.sharing == Sharing::Public {
+    if route.sharing == Sharing::Public || access::is_at_public_path(route, parts) {
         return Authorization::Granted(Principal::Anonymous, None, Vec::new());
     }
     if let Some(token) = headers.get(&TOKEN_HEADER) {

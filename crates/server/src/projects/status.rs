@@ -125,6 +125,7 @@ fn ports(settings: &Settings, overview: &Overview, status: &Status) -> Vec<Port>
             url: port_url(settings, overview, listening.port),
             sharing: overview.shares.get(&listening.port).copied().unwrap_or_default(),
             host_header: HostHeader::default(),
+            public_paths: Vec::new(),
         })
         .collect()
 }

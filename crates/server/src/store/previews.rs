@@ -1,6 +1,6 @@
 //! Gateway look-ups of sandbox ports: the port behind a host name, who may see it, and how it is shared.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fsa_model::{
     ProjectId, UserId,
@@ -32,6 +32,15 @@ pub struct PortAccess {
     /// The hash of the access link that opens the port to guests.
     pub link: Option<[u8; 32]>,
     pub host_header: HostHeader,
+    /// Paths that everyone may request.
+    pub public_paths: Vec<String>,
+}
+
+/// Settings of a port of a project.
+#[derive(Debug, Default)]
+pub struct PortSettings {
+    pub host_header: HostHeader,
+    pub public_paths: Vec<String>,
 }
 
 /// A port of a project with the sandbox behind it.
@@ -71,6 +80,7 @@ pub async fn by_host(store: &Store, host: &Host) -> Result<Option<Preview>> {
     let row = sqlx::query(concat!(
         "select p.id as project, p.region as region, x.sharing as sharing,
                 x.link_hash as link, n.host_header as host_header,
+                case when b.name = 'main' then n.public_paths end as public_paths,
                 u.disabled_at is null and u.removed_at is null as allowed, ",
         people!(),
         sandboxes::columns!(),
@@ -105,7 +115,8 @@ pub async fn by_host(store: &Store, host: &Host) -> Result<Option<Preview>> {
 pub async fn by_sandbox(store: &Store, sandbox: Uuid, port: u16) -> Result<Option<Preview>> {
     let row = sqlx::query(concat!(
         "select p.id as project, p.region as region, x.sharing as sharing, x.link_hash as link,
-                h.host_header as host_header, ",
+                h.host_header as host_header,
+                case when b.name = 'main' then h.public_paths end as public_paths, ",
         people!(),
         sandboxes::columns!(),
         " from sandboxes s
@@ -135,9 +146,11 @@ fn preview(row: &PgRow, port: u16) -> Result<Preview> {
             link: row
                 .try_get::<Option<Vec<u8>>, _>("link")?
                 .and_then(|link| link.try_into().ok()),
-            host_header: match row.try_get("host_header")? {
-                Some("localhost") => HostHeader::Localhost,
-                _ => HostHeader::Public,
+            host_header: host_header(row)?,
+            // A terminal has no public path, whatever the table has.
+            public_paths: match port {
+                TERMINAL_PORT => Vec::new(),
+                _ => row.try_get::<Option<_>, _>("public_paths")?.unwrap_or_default(),
             },
         },
         region: row.try_get("region")?,
@@ -158,45 +171,68 @@ fn sharing(row: &PgRow, port: u16) -> Result<Sharing, sqlx::Error> {
     })
 }
 
-/// The ports of the project whose requests are presented as `localhost`.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn localhost_ports(connection: &mut PgConnection, project: ProjectId) -> Result<Vec<u16>> {
-    let ports: Vec<i32> = sqlx::query_scalar(
-        "select port from port_settings where project_id = $1 and host_header = 'localhost'",
-    )
-    .bind(project.0)
-    .fetch_all(connection)
-    .await?;
-    Ok(ports
-        .into_iter()
-        .filter_map(|port| port.try_into().ok())
-        .collect())
+fn host_header(row: &PgRow) -> Result<HostHeader, sqlx::Error> {
+    Ok(match row.try_get("host_header")? {
+        Some("localhost") => HostHeader::Localhost,
+        _ => HostHeader::Public,
+    })
 }
 
-/// Sets how requests to a port are presented.
+/// The ports of the project that have settings.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn set_host_header(
+pub async fn port_settings(
+    connection: &mut PgConnection,
+    project: ProjectId,
+) -> Result<BTreeMap<u16, PortSettings>> {
+    let rows = sqlx::query("select port, host_header, public_paths from port_settings where project_id = $1")
+        .bind(project.0)
+        .fetch_all(connection)
+        .await?;
+    let mut ports = BTreeMap::new();
+    for row in rows {
+        if let Ok(port) = row.try_get::<i32, _>("port")?.try_into() {
+            let settings = PortSettings {
+                host_header: host_header(&row)?,
+                public_paths: row.try_get("public_paths")?,
+            };
+            ports.insert(port, settings);
+        }
+    }
+    Ok(ports)
+}
+
+/// Sets the settings of a port; a port with the defaults has no row.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set_port_settings(
     tx: &mut PgConnection,
     project: ProjectId,
     port: u16,
-    host_header: HostHeader,
+    settings: &PortSettings,
 ) -> Result<()> {
-    let query = match host_header {
-        HostHeader::Public => "delete from port_settings where project_id = $1 and port = $2",
-        HostHeader::Localhost => {
-            "insert into port_settings (project_id, port, host_header) values ($1, $2, 'localhost')
-             on conflict (project_id, port) do update set host_header = excluded.host_header"
-        }
-    };
-    sqlx::query(query)
-        .bind(project.0)
-        .bind(i32::from(port))
-        .execute(tx)
-        .await?;
+    let localhost = settings.host_header == HostHeader::Localhost;
+    if !localhost && settings.public_paths.is_empty() {
+        sqlx::query("delete from port_settings where project_id = $1 and port = $2")
+            .bind(project.0)
+            .bind(i32::from(port))
+            .execute(tx)
+            .await?;
+        return Ok(());
+    }
+    sqlx::query(
+        "insert into port_settings (project_id, port, host_header, public_paths) values ($1, $2, $3, $4)
+         on conflict (project_id, port) do update
+             set host_header = excluded.host_header, public_paths = excluded.public_paths",
+    )
+    .bind(project.0)
+    .bind(i32::from(port))
+    .bind(localhost.then_some("localhost"))
+    .bind(&settings.public_paths)
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

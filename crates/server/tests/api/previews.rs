@@ -422,6 +422,72 @@ async fn an_application_that_knows_only_localhost_sees_localhost() {
 }
 
 #[tokio::test]
+async fn a_public_path_of_a_private_port_takes_callbacks() {
+    let scene = Scene::new().await;
+    scene.serve(3000).await;
+    let guest = scene.world.anonymous().with("host", &scene.host(3000));
+    let callback = || {
+        guest
+            .with("accept", "text/html")
+            .with("origin", "https://login.example")
+            .with("sec-fetch-site", "cross-site")
+            .with("sec-fetch-mode", "navigate")
+    };
+    // The form of another site brings no cookie; the page says what to do.
+    let refused = callback().post("/auth/callback", &json!({})).await.expect(401);
+    assert!(
+        refused.text().contains("fsa port public PROJECT PORT --path /auth/callback"),
+        "{}",
+        refused.text()
+    );
+
+    let paths = json!({"publicPaths": ["/auth/callback/", "/webhook", "/webhook"]});
+    let set = scene.set(3000, paths).await.expect(200).json();
+    assert_eq!(set["publicPaths"], json!(["/auth/callback", "/webhook"]));
+    assert_eq!(set["sharing"], "private");
+    let shown = scene.owner.get("/api/projects/todo/ports/3000").await.expect(200);
+    assert_eq!(shown.json()["publicPaths"], set["publicPaths"]);
+
+    let answer = callback().post("/auth/callback", &json!({"code": 1})).await;
+    assert_eq!(answer.expect(200).json()["method"], "POST");
+    guest.get("/webhook/github?x=1").await.expect(200);
+    for private in ["/", "/webhooks", "/webhook/../", "/webhook/%2e%2e/", "/webhook//x"] {
+        guest.get(private).await.expect(401);
+    }
+    // A connection that outlives its request needs a credential.
+    let upgrade = guest.with("upgrade", "websocket").with("connection", "upgrade");
+    upgrade.get("/webhook").await.expect(401);
+
+    // Another setting leaves the paths as they are.
+    scene.set(3000, json!({"hostHeader": "localhost"})).await.expect(200);
+    guest.get("/webhook").await.expect(200);
+    scene.set(3000, json!({"publicPaths": []})).await.expect(200);
+    guest.get("/webhook").await.expect(401);
+    let listed = scene.owner.get("/api/projects/todo/ports/3000").await.expect(200);
+    assert_eq!(listed.json()["hostHeader"], "localhost");
+}
+
+#[tokio::test]
+async fn a_public_path_is_a_plain_one_of_an_application_of_main() {
+    let scene = Scene::new().await;
+    for path in ["/", "webhook", "/a/../b", "/a%2f"] {
+        let refused = scene.set(3000, json!({"publicPaths": [path]})).await.expect(422);
+        assert_eq!(refused.field(), "publicPaths");
+    }
+    let many: Vec<String> = (0..21).map(|number| format!("/{number}")).collect();
+    scene.set(3000, json!({"publicPaths": many})).await.expect(422);
+    scene.set(7681, json!({"publicPaths": ["/x"]})).await.expect(422);
+    scene
+        .owner
+        .post("/api/projects/todo/branches", &json!({"name": "fix"}))
+        .await
+        .expect(201);
+    let branch = "/api/projects/todo/ports/3000?branch=fix";
+    let refused = scene.owner.put(branch, &json!({"publicPaths": ["/x"]})).await.expect(422);
+    assert_eq!(refused.field(), "publicPaths");
+}
+
+#[tokio::test]
 async fn only_the_main_pages_frame_explains_an_application_that_forbids_frames() {
     let scene = Scene::new().await;
     scene.serve(3000).await;

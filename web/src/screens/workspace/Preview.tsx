@@ -1,5 +1,5 @@
 // Preview of the sandbox's ports: port selection, address bar, iframe, and the settings of a port.
-import { ActionIcon, Button, CopyButton, Menu, Modal, Select, Text, TextInput, Tooltip } from "@mantine/core";
+import { ActionIcon, Button, CopyButton, Menu, Modal, Select, Text, TextInput, Textarea, Tooltip } from "@mantine/core";
 import { IconCheck, IconExternalLink, IconLink, IconLock, IconRefresh, IconWorld } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
@@ -33,6 +33,8 @@ export default function Preview({ project }: { project: ProjectInBranch }) {
   const [typed, setTyped] = useState("/");
   const [reloads, setReloads] = useState(0);
   const [link, setLink] = useState<string>();
+  /** The public paths that are being edited, one on each line. */
+  const [paths, setPaths] = useState<string>();
   const port: Port | undefined = available.find((one) => one.port === selectedPort) ?? available.find((one) => one.process) ?? available[0];
 
   if (!port) {
@@ -61,9 +63,16 @@ export default function Preview({ project }: { project: ProjectInBranch }) {
       await queries.invalidateQueries({ queryKey: ["project", project.id] });
       // What the application answered may depend on the host name.
       if (body.hostHeader) setReloads((count) => count + 1);
+      return true;
     } catch (error) {
       notifyError(error);
+      return false;
     }
+  };
+  const savePaths = async (event: FormEvent) => {
+    event.preventDefault();
+    const publicPaths = (paths ?? "").split(/\s+/).filter(Boolean);
+    if (await change({ publicPaths })) setPaths(undefined);
   };
   const Icon = icons[port.sharing];
   const url = port.url.replace(/\/$/, "") + path;
@@ -122,6 +131,12 @@ export default function Preview({ project }: { project: ProjectInBranch }) {
                   Only ports of main can be opened to others.
                 </Text>
               )}
+              <Menu.Item disabled={project.branch !== mainBranch} onClick={() => setPaths((port.publicPaths ?? []).join("\n"))}>
+                Public paths…
+                <Text size="xs" c="dimmed">
+                  {port.publicPaths?.join(", ") ?? "For webhooks and sign-in callbacks"}
+                </Text>
+              </Menu.Item>
               <Menu.Divider />
               <Menu.Label>Host name that the application sees</Menu.Label>
               {Object.entries(hostHeaders(port)).map(([header, { name, use }]) => {
@@ -168,6 +183,17 @@ export default function Preview({ project }: { project: ProjectInBranch }) {
           </Button>
         </div>
       )}
+      <Modal opened={paths !== undefined} onClose={() => setPaths(undefined)} title={`Public paths of port ${port.port}`}>
+        <form onSubmit={(event) => void savePaths(event)}>
+          <Text size="sm" mb="sm">
+            Everyone may request these paths and all below them, for webhooks and sign-in callbacks. One path on each line.
+          </Text>
+          <Textarea aria-label="Public paths" autosize minRows={3} maxRows={10} mb="sm" placeholder="/webhook" value={paths ?? ""} onChange={(event) => setPaths(event.currentTarget.value)} spellCheck={false} />
+          <Button type="submit" size="sm">
+            Save
+          </Button>
+        </form>
+      </Modal>
       <Modal opened={link !== undefined} onClose={() => setLink(undefined)} title="Access link">
         <Text size="sm" mb="sm">
           Anyone with this link can open port {port.port}. Copy it now; it is not shown again. Creating a new link revokes it.
