@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod keyed_mutex;
+pub mod own_addresses;
 pub mod region;
 pub mod scram;
 

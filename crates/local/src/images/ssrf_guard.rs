@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use fsa_model::address::is_public;
+use fsa_driver::own_addresses::is_public_elsewhere;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
@@ -62,7 +62,7 @@ impl SsrfGuard {
         let authority = url
             .port_or_known_default()
             .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        if is_public(address) || self.allows(&authority) || self.allows(host) {
+        if is_public_elsewhere(address) || self.allows(&authority) || self.allows(host) {
             Ok(())
         } else {
             Err(RefusedAddress {
@@ -81,7 +81,7 @@ impl Resolve for SsrfGuard {
         Box::pin(async move {
             let lookup = tokio::net::lookup_host((host.as_str(), 0));
             let addresses: Vec<SocketAddr> = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await??.collect();
-            if !allowed && addresses.iter().any(|address| !is_public(address.ip())) {
+            if !allowed && addresses.iter().any(|address| !is_public_elsewhere(address.ip())) {
                 return Err(RefusedAddress { host }.into());
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)

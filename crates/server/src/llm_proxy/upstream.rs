@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use fsa_driver::own_addresses::is_public_elsewhere;
 use fsa_model::{
-    address::{Network, is_public},
+    address::Network,
     llm_provider::{Credential, Provider},
 };
 use http::Method;
@@ -56,7 +57,7 @@ struct SsrfGuard(Arc<[Network]>);
 
 impl SsrfGuard {
     fn allows(&self, address: IpAddr) -> bool {
-        is_public(address) || self.0.iter().any(|network| network.contains(address))
+        is_public_elsewhere(address) || self.0.iter().any(|network| network.contains(address))
     }
 }
 
