@@ -92,6 +92,7 @@ export const modules = {
       ['commands'],
       ['args', 'input', 'websocket'],
       ['client', 'output'],
+      ['loopback_names'],
       ['credentials'],
       ['config'], // settings of `fsa serve`, and the only place that reads the environment
       ['failure'],

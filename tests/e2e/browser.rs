@@ -219,6 +219,19 @@ async fn a_person_creates_a_project_in_another_region_and_sees_its_stages() {
     assert_eq!(namespace.ours(), Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_in_the_preview_keeps_its_sign_in_where_all_hosts_are_one_site() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = folder.path().join("config.toml");
+    let mut world = World::unserved(None, &["--config", settings.to_str().expect("a path of UTF-8")]);
+    let origin = format!("http://www.fsa.localhost:{}", world.port());
+    let text = format!("origin = \"{origin}\"\napps_domain = \"apps.fsa.localhost\"\n");
+    std::fs::write(&settings, text).expect("the settings can be written");
+    world = world.started();
+    run_story(&mut world, "one-site", &[]).await;
+    world.finish().await;
+}
+
 /// The URLs in a program's output, which end at white space or a quotation mark.
 fn urls(output: &str) -> impl Iterator<Item = &str> {
     output

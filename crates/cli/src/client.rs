@@ -1,6 +1,6 @@
 //! API client: sends requests with the token, and parses responses, errors and event streams.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use eventsource_stream::{Event, EventStreamError, Eventsource as _};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::LocalBoxStream};
@@ -11,6 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     credentials::{self, Target},
     failure::{Code, Failure},
+    loopback_names::LoopbackNames,
 };
 
 /// Timeout of the connect.
@@ -43,6 +44,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("fsa/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(Arc::new(LoopbackNames))
             .build()?;
         Ok(Self { http, url, token })
     }

@@ -11,6 +11,7 @@ mod config;
 mod credentials;
 mod failure;
 mod input;
+mod loopback_names;
 mod output;
 mod websocket;
 

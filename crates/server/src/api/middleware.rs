@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     extract::{MatchedPath, State},
     middleware::Next,
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse as _, Redirect, Response},
 };
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::{
     audit,
     error::{self, Error, ErrorOfResponse},
-    health,
+    health, local_redirect,
 };
 use crate::state::App;
 
@@ -76,6 +76,8 @@ pub async fn main_host(State(app): State<App>, mut request: Request<Body>, next:
 
     let response = if is_misdirected(&app, &request) {
         misdirected(&app)
+    } else if let Some(target) = local_redirect::target(&app.settings, &request) {
+        Redirect::temporary(&target).into_response()
     } else {
         let answer = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
         match answer.instrument(span.clone()).await {

@@ -22,6 +22,7 @@ pub mod health;
 mod images;
 mod in_branch;
 mod keys;
+mod local_redirect;
 mod logs;
 mod members;
 pub mod middleware;

@@ -668,6 +668,44 @@ async fn the_main_host_answers_to_its_own_names_only() {
 }
 
 #[tokio::test]
+async fn a_server_below_localhost_redirects_bookmarks_of_localhost() {
+    let world = World::new().await;
+    let replica = world
+        .replica_with(|settings| {
+            let port = settings.origin.port().unwrap();
+            settings.origin = format!("http://www.fsa.localhost:{port}").parse().unwrap();
+            settings.apps_domain = "apps.fsa.localhost".into();
+        })
+        .await;
+    let port = replica.address.port();
+    let at = |host: &str| replica.anonymous().with("host", &format!("{host}:{port}"));
+    let browser = |host: &str| at(host).with("sec-fetch-mode", "navigate").with("accept", "text/html");
+
+    for (host, path, target) in [
+        ("localhost", "/p/shop?view=preview", "www.fsa.localhost"),
+        ("127.0.0.1", "/", "www.fsa.localhost"),
+        ("shop--3000.localhost", "/a?b=c", "shop--3000.apps.fsa.localhost"),
+    ] {
+        let answer = browser(host).get(path).await.expect(307);
+        assert_eq!(answer.headers["location"], format!("http://{target}:{port}{path}").as_str());
+    }
+    let moved = at("shop--3000.localhost").post_empty("/webhook").await.expect(307);
+    assert_eq!(
+        moved.headers["location"],
+        format!("http://shop--3000.apps.fsa.localhost:{port}/webhook").as_str()
+    );
+    // Programs and the origin's own pages are served; so is a tunnel from another port.
+    for served in [
+        at("localhost"),
+        at("127.0.0.1"),
+        browser("www.fsa.localhost"),
+        browser("www.fsa.localhost").with("host", "localhost:1"),
+    ] {
+        served.get("/api/openapi.json").await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn a_host_name_never_leads_to_another_owners_project() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
