@@ -5,6 +5,10 @@ use std::process::Stdio;
 
 use fsa_tests::exported;
 
+/// The record of the template `web` in a data folder, as a server with its image leaves it.
+const STORED_WEB: &str = "mkdir -p $FSA_DATA_DIR/images/names; \
+                          touch $FSA_DATA_DIR/images/names/$(printf web | sha256sum | cut -d' ' -f1).json;";
+
 /// Exit code and standard output of `fsa doctor`, after `without` in its own mount namespace.
 #[allow(clippy::disallowed_methods, reason = "the subject is a program")]
 fn doctor(without: &str) -> (i32, String) {
@@ -20,6 +24,11 @@ fn doctor(without: &str) -> (i32, String) {
         .stdin(Stdio::null())
         .output()
         .expect("unshare runs");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "",
+        "nothing is logged beside the checks"
+    );
     (
         output.status.code().unwrap_or(-1),
         String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -79,6 +88,9 @@ fn a_missing_requirement_is_reported_with_its_fix() {
             1,
             "free some space, or choose another --data-dir",
         ),
+        ("", 0, "! template web"),
+        // A server with another configuration has it.
+        (STORED_WEB, 0, "✓ template web"),
         // Sandboxes run without limits, so this is a warning alone.
         (
             "umount -l /sys/fs/cgroup;",

@@ -18,6 +18,7 @@ const PASSWORD: &str = "correct horse battery staple";
 const ELSEWHERE: &[(&str, &str)] = &[
     ("fsa project create shop --repository", "e2e_git"),
     ("fsa git-credential set shop", "e2e_git"),
+    ("fsa serve --origin", "e2e_browser"),
     ("fsa task", "e2e_tasks"),
 ];
 
@@ -202,6 +203,11 @@ async fn a_reader_types_each_command_of_the_readme_and_the_guide() {
     assert!(reader.runs("fsa db url shop").contains("postgresql://"));
     reader.runs("fsa logs shop --source database");
     reader.runs("fsa port set shop 3000 --host-header localhost");
+    assert!(
+        reader
+            .runs("fsa port public shop 3000 --path /webhook")
+            .contains("Everyone may request /webhook.")
+    );
 
     // Snapshots.
     reader.runs("fsa snapshot create shop --name before-the-upgrade");

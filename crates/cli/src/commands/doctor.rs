@@ -18,7 +18,10 @@ use nix::{sys::statvfs::statvfs, unistd::Uid};
 
 pub(super) use storage::storage_check;
 
-use super::serve::{kubernetes, log};
+use super::{
+    internal::QUIET,
+    serve::{kubernetes, log},
+};
 use crate::{
     config::{self, ServeArguments, ServeConfig},
     failure::{Failure, Outcome},
@@ -34,7 +37,7 @@ const MAX_PATH_BYTES: usize = 107 - "/run/c/.s.PGSQL.5432".len();
 
 pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     let config = config::serve(arguments, Uid::effective().is_root())?;
-    log::start();
+    log::start_quiet();
     let clusters = kubernetes::read(&config);
     let runtime = super::runtime()?;
     let mut checks = vec![check_disk(&config)];
@@ -82,7 +85,7 @@ fn local_checks(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Resu
     let mut runner = settings.runner;
     runner.runtime.clone_from(&config.runtime);
     runner.allowed_networks.clone_from(&config.allow_networks);
-    let link = RunnerLink::start(&std::env::current_exe()?, &["runner".to_owned()], &runner);
+    let link = RunnerLink::start(&std::env::current_exe()?, &["runner".to_owned(), QUIET.to_owned()], &runner);
     runtime.block_on(async {
         let mut checks = match link {
             Ok(link) => check_runner(link).await,
@@ -322,6 +325,10 @@ fn check_keys(config: &ServeConfig) -> Check {
 pub(super) fn check_web_image(config: &ServeConfig) -> Check {
     let name = "template web";
     match &config.web_image {
+        // The server that runs may have been started with other settings than this command.
+        None if fsa_local::images::has_template_web(&config.data_dir) => {
+            Check::good(name, "its image is in the data folder")
+        }
         None => Check::new(
             name,
             CheckState::Warning,

@@ -4,8 +4,14 @@ use std::process::ExitCode;
 
 use super::serve::log;
 
+/// Makes the runner log errors alone.
+pub const QUIET: &str = "quiet";
+
 pub fn runner() -> ExitCode {
-    log::start();
+    match std::env::args().any(|argument| argument == QUIET) {
+        true => log::start_quiet(),
+        false => log::start(),
+    }
     fsa_local::runner::entry()
 }
 

@@ -32,8 +32,8 @@ pub(super) fn data_home() -> Option<PathBuf> {
 }
 
 /// The filter of the log.
-pub fn log_filter() -> String {
-    variable("FSA_LOG").unwrap_or_else(|| "info".into())
+pub fn log_filter() -> Option<String> {
+    variable("FSA_LOG")
 }
 
 /// Whether log lines are JSON.

@@ -209,6 +209,11 @@ impl BlobStore {
         Ok(blobs)
     }
 
+    /// Whether a data folder has an image of this name. The folder need not exist.
+    pub fn has_image(data: &Path, name: &str) -> bool {
+        Self(data.join("images")).record(name).is_file()
+    }
+
     fn record(&self, name: &str) -> PathBuf {
         self.0
             .join("names")

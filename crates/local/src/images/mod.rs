@@ -32,6 +32,12 @@ use serde::{Deserialize, Serialize};
 pub use settings::{RegistryCredentials, Settings};
 pub use store::Store;
 
+/// Whether the template `web` has an image in this data folder: from an earlier start, or of a server that runs.
+#[must_use]
+pub fn has_template_web(data: &std::path::Path) -> bool {
+    blob_store::BlobStore::has_image(data, store::WEB)
+}
+
 /// A layer in the blob store that is to be unpacked. The digests determine both paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

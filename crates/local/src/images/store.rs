@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The template that has an image.
-const WEB: &str = "web";
+pub(super) const WEB: &str = "web";
 /// Delay of the first sweep after the start of a server.
 const FIRST_SWEEP: Duration = Duration::from_secs(600);
 /// Delay of a sweep after one that found the store in use.

@@ -6,7 +6,17 @@ use crate::config;
 
 /// Starts logging to standard error. A second call changes nothing.
 pub fn start() {
-    let filter = EnvFilter::try_new(config::log_filter()).unwrap_or_else(|_| EnvFilter::new("info"));
+    start_from("info");
+}
+
+/// Starts logging of errors alone, unless the environment has a level: for a command whose output is for people.
+pub fn start_quiet() {
+    start_from("error");
+}
+
+fn start_from(default: &str) {
+    let filter = config::log_filter().unwrap_or_else(|| default.to_owned());
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(default));
     let lines = fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
