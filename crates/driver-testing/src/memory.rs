@@ -23,6 +23,7 @@ use chrono::Utc;
 use fsa_model::{
     ContainerState, Failure, FailureKind, Image, ResourceName, SandboxRef, SandboxSpec, SnapshotId, VolumeId,
     api::ImageInfo,
+    condition::ImageProgress,
     sandboxd::{ListeningPort, LogLine, RepositoryState, StartCommand, Status, TERMINAL_PORT, Usage},
     snapshot::{FileChanges, SnapshotContent},
 };
@@ -85,6 +86,7 @@ pub struct MemoryDriver {
     applications: Mutex<BTreeMap<u16, SocketAddr>>,
     /// Imported images, by name. Sandboxes start without one.
     images: Mutex<BTreeMap<String, ImageInfo>>,
+    image_progress: Mutex<Option<ImageProgress>>,
 }
 
 impl Default for MemoryDriver {
@@ -99,6 +101,7 @@ impl Default for MemoryDriver {
             disk_bytes: AtomicU64::new(4096),
             applications: Mutex::default(),
             images: Mutex::default(),
+            image_progress: Mutex::default(),
         }
     }
 }
@@ -182,6 +185,11 @@ impl MemoryDriver {
             process.status.send_modify(change);
             true
         })
+    }
+
+    /// Reports this progress of every image.
+    pub fn set_image_progress(&self, progress: Option<ImageProgress>) {
+        *self.image_progress.lock() = progress;
     }
 
     /// Redirects later connections to this port of any sandbox to `application`.
@@ -423,6 +431,10 @@ impl Driver for MemoryDriver {
             Ok(())
         };
         call.end(work.await)
+    }
+
+    fn image_progress(&self, _: &Image) -> Option<ImageProgress> {
+        *self.image_progress.lock()
     }
 
     async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {

@@ -19,6 +19,7 @@ use fsa_model::{
     ContainerState, DatabaseSpec, Failure, FailureKind, Image, ProjectId, ResourceName, SandboxRef,
     SandboxSpec, SnapshotId, VolumeId,
     api::ImageInfo,
+    condition::ImageProgress,
     sandboxd::Usage,
     snapshot::{FileChanges, SnapshotContent},
     spec::Credentials,
@@ -198,6 +199,12 @@ pub trait Driver: Send + Sync {
     /// the spec's, and restores the network if that ended with the replaced container. The caller has created the
     /// network before ([`Self::ensure_network`]). Idempotent.
     async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()>;
+
+    /// How far an image is that a container of this driver waits for; `None` if it waits for none, or the driver does not
+    /// know.
+    fn image_progress(&self, _image: &Image) -> Option<ImageProgress> {
+        None
+    }
 
     /// Returns when load balancers, such as a Service, send requests to the sandbox, or after a bounded time. Called
     /// when its sandboxd is ready.

@@ -85,7 +85,11 @@ fn local_checks(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Resu
     let mut runner = settings.runner;
     runner.runtime.clone_from(&config.runtime);
     runner.allowed_networks.clone_from(&config.allow_networks);
-    let link = RunnerLink::start(&std::env::current_exe()?, &["runner".to_owned(), QUIET.to_owned()], &runner);
+    let link = RunnerLink::start(
+        &std::env::current_exe()?,
+        &["runner".to_owned(), QUIET.to_owned()],
+        &runner,
+    );
     runtime.block_on(async {
         let mut checks = match link {
             Ok(link) => check_runner(link).await,

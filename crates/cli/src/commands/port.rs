@@ -33,11 +33,7 @@ pub async fn run(client: &Client, command: Port, json: bool) -> Outcome {
             };
             (path_of(&project, port), request)
         }
-        Port::Public {
-            project,
-            port,
-            paths,
-        } => {
+        Port::Public { project, port, paths } => {
             let path = path_of(&project, port);
             let mut request = SharePort::default();
             if paths.is_empty() {

@@ -17,6 +17,7 @@ use fsa_driver::{
 use fsa_model::{
     ContainerState, Failure, FailureKind, Image, SandboxRef, SandboxSpec, SnapshotId, VolumeId,
     api::ImageInfo,
+    condition::ImageProgress,
     sandboxd::Usage,
     snapshot::{FileChanges, SnapshotContent},
 };
@@ -81,6 +82,10 @@ impl Driver for LocalDriver {
             return Ok(());
         }
         self.make_network(lock, spec).await.map(drop)
+    }
+
+    fn image_progress(&self, image: &Image) -> Option<ImageProgress> {
+        self.images.progress(image)
     }
 
     async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Import of an image from an archive.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fsa_model::{
@@ -15,6 +15,7 @@ use super::{
     archive::{self, ArchiveError, Limits, Upload},
     archived_image::ArchivedImage,
     blob_store::{Origin, StoredImage, disk, no_room},
+    import_progress::{CountedRead, ImportProgress, Report},
     layer_store::{HOST, Layer, LayerStore, UNPACKING, for_all},
     manifest,
 };
@@ -62,9 +63,12 @@ impl LayerStore {
         name: String,
         origin: Origin,
         input: impl io::Read + Send + 'static,
+        progress: Option<(u64, Report)>,
     ) -> Result<StoredImage, Failure> {
         let lease = self.blob_store.lock_shared().await?;
-        let result = self.import_leased(name, origin, input).await;
+        let progress =
+            progress.map(|(total_bytes, report)| Arc::new(ImportProgress::new(total_bytes, report)));
+        let result = self.import_leased(name, origin, input, progress).await;
         drop(lease);
         self.remove_leftovers().await;
         result
@@ -75,7 +79,12 @@ impl LayerStore {
         name: String,
         origin: Origin,
         input: impl io::Read + Send + 'static,
+        progress: Option<Arc<ImportProgress>>,
     ) -> Result<StoredImage, Failure> {
+        let input = CountedRead {
+            input,
+            progress: progress.clone(),
+        };
         let incoming = self
             .blob_store
             .incoming()
@@ -127,13 +136,20 @@ impl LayerStore {
             }
         }
         drop(incoming);
+        let progress = progress.as_deref();
+        if let Some(progress) = progress {
+            progress.layers(missing.len());
+        }
         for_all(missing, UNPACKING, |layer, _| async move {
             self.unpack(&LayerBlob {
                 diff_id: layer.diff_id,
                 blob: layer.descriptor.digest,
             })
-            .await
-            .map(drop)
+            .await?;
+            if let Some(progress) = progress {
+                progress.unpacked();
+            }
+            Ok(())
         })
         .await?;
         self.keep(name, origin, &found.manifest, &found.config, config, layers)

@@ -12,6 +12,7 @@ mod archive;
 mod archived_image;
 mod blob_store;
 mod import;
+mod import_progress;
 mod layer_store;
 #[doc(hidden)]
 pub mod manifest;

@@ -3,11 +3,11 @@
 use std::{
     io::Write as _,
     path::Path,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
-use fsa_model::{Failure, FailureKind};
+use fsa_model::{Failure, FailureKind, condition::ImageProgress};
 use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
 
@@ -36,9 +36,7 @@ pub(super) async fn pull(
     reference: &Reference,
     progress: &Progress<StoredImage>,
 ) -> Result<StoredImage, Failure> {
-    let name = reference.whole();
     let lease = store.blob_store.lock_shared().await?;
-    progress.report(format!("resolving {name}"));
     let result = fetch(store, reference, progress).await;
     drop(lease);
     store.remove_leftovers().await;
@@ -94,8 +92,9 @@ async fn fetch(
         .incoming()
         .map_err(|e| disk("the image could not be received", &e))?;
     let count = PullProgress {
-        layers: missing.len(),
-        done: AtomicUsize::new(0),
+        layers: u32::try_from(missing.len()).unwrap_or(u32::MAX),
+        total: room,
+        done: AtomicU32::new(0),
         bytes: AtomicU64::new(0),
         progress,
     };
@@ -182,8 +181,9 @@ async fn image_manifest(
 }
 
 struct PullProgress<'a> {
-    layers: usize,
-    done: AtomicUsize,
+    layers: u32,
+    total: u64,
+    done: AtomicU32,
     bytes: AtomicU64,
     progress: &'a Progress<StoredImage>,
 }
@@ -197,15 +197,13 @@ impl PullProgress<'_> {
     }
 
     fn report(&self) {
-        let done = self.done.load(Ordering::Relaxed);
-        if done < self.layers {
-            let megabytes = self.bytes.load(Ordering::Relaxed) / 1_000_000;
-            self.progress.report(format!(
-                "pulling layer {} of {}, {megabytes} MB",
-                done + 1,
-                self.layers
-            ));
-        }
+        self.progress.report(ImageProgress {
+            // A download that starts again is counted twice.
+            bytes: self.bytes.load(Ordering::Relaxed).min(self.total),
+            total_bytes: self.total,
+            unpacked_layers: self.done.load(Ordering::Relaxed),
+            total_layers: self.layers,
+        });
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
-use fsa_model::{Failure, FailureKind};
+use fsa_model::{Failure, FailureKind, condition::ImageProgress};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -15,7 +15,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 enum State<T> {
-    InProgress(String),
+    InProgress(ImageProgress),
     Done(Result<T, Failure>),
 }
 
@@ -23,8 +23,8 @@ enum State<T> {
 pub struct Progress<T>(watch::Sender<State<T>>);
 
 impl<T> Progress<T> {
-    pub fn report(&self, message: String) {
-        self.0.send_replace(State::InProgress(message));
+    pub fn report(&self, progress: ImageProgress) {
+        self.0.send_replace(State::InProgress(progress));
     }
 }
 
@@ -52,12 +52,21 @@ impl<T> SingleFlight<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
+    /// The progress of the work named `key`, if it is in flight.
+    pub fn progress(&self, key: &str) -> Option<ImageProgress> {
+        let in_flight = self.in_flight.lock();
+        match *in_flight.get(key)?.0.borrow() {
+            State::InProgress(progress) => Some(progress),
+            State::Done(_) => None,
+        }
+    }
+
     /// Joins the work named `key`, or starts it with `work`, and waits for its end. `listen` is
     /// called with its progress.
     pub async fn join<F>(
         &self,
         key: &str,
-        listen: &(dyn Fn(&str) + Send + Sync),
+        listen: &(dyn Fn(ImageProgress) + Send + Sync),
         work: impl FnOnce(Arc<Progress<T>>) -> F,
     ) -> Result<T, Failure>
     where
@@ -68,7 +77,7 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
             if let Some(progress) = in_flight.get(key) {
                 progress.0.subscribe()
             } else {
-                let (sender, states) = watch::channel(State::InProgress(String::new()));
+                let (sender, states) = watch::channel(State::InProgress(ImageProgress::default()));
                 let progress = Arc::new(Progress(sender));
                 in_flight.insert(key.to_owned(), Arc::clone(&progress));
                 let entry = InFlightEntry {
@@ -92,8 +101,7 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
         loop {
             match states.borrow_and_update().clone() {
                 State::Done(result) => return result,
-                State::InProgress(message) if message.is_empty() => {}
-                State::InProgress(message) => listen(&message),
+                State::InProgress(progress) => listen(progress),
             }
             if states.changed().await.is_err() {
                 return Err(Failure::new(

@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fsa_model::{Failure, FailureKind, Image, api::ImageInfo, image_reference::is_registry_reference};
+use fsa_model::{
+    Failure, FailureKind, Image, api::ImageInfo, condition::ImageProgress,
+    image_reference::is_registry_reference,
+};
 use futures_util::Stream;
 use oci_spec::distribution::Reference;
 
@@ -18,6 +21,7 @@ use super::{
     blob_store::{BlobStore, Origin, StoredImage, disk},
     digest::DiffId,
     import,
+    import_progress::Report,
     layer_store::{HOST, LayerStore},
     pull::{self, CHECK_TIMEOUT, registry_failure},
     settings::Settings,
@@ -66,14 +70,14 @@ impl Store {
         self.resolve_with(image, &|_| {}).await
     }
 
-    /// As [`Self::resolve`]; `listen` is called with the progress: `pulling layer 3 of 5, 120 MB`.
+    /// As [`Self::resolve`]; `listen` is called with the progress.
     ///
     /// # Errors
     /// As [`Self::resolve`].
     pub async fn resolve_with(
         &self,
         image: &Image,
-        listen: &(dyn Fn(&str) + Send + Sync),
+        listen: &(dyn Fn(ImageProgress) + Send + Sync),
     ) -> Result<ResolvedImage, Failure> {
         if matches!(image, Image::Template(name) if name == HOST) {
             return Ok(ResolvedImage::Host);
@@ -103,6 +107,17 @@ impl Store {
             FailureKind::Transient,
             "the image is removed as fast as it is fetched; it is retried",
         ))
+    }
+
+    /// How far `image` is, if it is being fetched or unpacked.
+    #[must_use]
+    pub fn progress(&self, image: &Image) -> Option<ImageProgress> {
+        match self.source_of(image).ok()? {
+            // Its layers are fetched again, which hardly ever happens.
+            ImageSource::Whole(_) => None,
+            ImageSource::Archive(path) => self.in_flight.progress(&archive_key(&path)),
+            ImageSource::Reference(reference) => self.in_flight.progress(&reference.whole()),
+        }
     }
 
     /// Whether `image` is here or can be fetched, without fetching it.
@@ -146,7 +161,7 @@ impl Store {
     pub async fn pull(
         &self,
         reference: &str,
-        listen: &(dyn Fn(&str) + Send + Sync),
+        listen: &(dyn Fn(ImageProgress) + Send + Sync),
     ) -> Result<ImageInfo, Failure> {
         Ok(self.fetch(&parse_reference(reference)?, listen).await?.info())
     }
@@ -164,7 +179,10 @@ impl Store {
             import::check_name(name)?;
         }
         let (upload, feed) = import::upload(archive, self.layers.settings.idle_timeout);
-        let (stored, ()) = tokio::join!(self.layers.import(name.to_owned(), Origin::Import, upload), feed);
+        let (stored, ()) = tokio::join!(
+            self.layers.import(name.to_owned(), Origin::Import, upload, None),
+            feed
+        );
         stored.map(|stored| stored.info())
     }
 
@@ -257,7 +275,7 @@ impl Store {
     async fn fetch(
         &self,
         reference: &Reference,
-        listen: &(dyn Fn(&str) + Send + Sync),
+        listen: &(dyn Fn(ImageProgress) + Send + Sync),
     ) -> Result<StoredImage, Failure> {
         let (layers, reference) = (Arc::clone(&self.layers), reference.clone());
         self.in_flight
@@ -270,22 +288,21 @@ impl Store {
     async fn import_archive(
         &self,
         path: &Path,
-        listen: &(dyn Fn(&str) + Send + Sync),
+        listen: &(dyn Fn(ImageProgress) + Send + Sync),
     ) -> Result<StoredImage, Failure> {
         let (layers, path) = (Arc::clone(&self.layers), path.to_owned());
         self.in_flight
-            .join(
-                &format!("archive {}", path.display()),
-                listen,
-                move |progress| async move {
-                    progress.report("unpacking the image web, which is done once".into());
-                    let unreadable =
-                        |e: io::Error| disk(&format!("the archive {} could not be read", path.display()), &e);
-                    let file = std::fs::File::open(&path).map_err(unreadable)?;
-                    let origin = archive_origin(&path).map_err(unreadable)?;
-                    layers.import(WEB.into(), origin, file).await
-                },
-            )
+            .join(&archive_key(&path), listen, move |progress| async move {
+                let unreadable =
+                    |e: io::Error| disk(&format!("the archive {} could not be read", path.display()), &e);
+                let file = std::fs::File::open(&path).map_err(unreadable)?;
+                let origin = archive_origin(&path).map_err(unreadable)?;
+                let total_bytes = file.metadata().map_err(unreadable)?.len();
+                let report: Report = Box::new(move |change| progress.report(change));
+                layers
+                    .import(WEB.into(), origin, file, Some((total_bytes, report)))
+                    .await
+            })
             .await
     }
 
@@ -293,7 +310,7 @@ impl Store {
     async fn restore(
         &self,
         stored: &StoredImage,
-        listen: &(dyn Fn(&str) + Send + Sync),
+        listen: &(dyn Fn(ImageProgress) + Send + Sync),
     ) -> Result<StoredImage, Failure> {
         match &stored.origin {
             Origin::Archive { path, .. } => self.import_archive(path, listen).await,
@@ -307,6 +324,10 @@ impl Store {
             )),
         }
     }
+}
+
+fn archive_key(path: &Path) -> String {
+    format!("archive {}", path.display())
 }
 
 /// Source of an image.

@@ -146,7 +146,10 @@ async fn share_port(
         ));
     }
     if request.sharing.is_none() && request.host_header.is_none() && request.public_paths.is_none() {
-        return Err(Error::invalid("sharing", "give sharing, hostHeader or publicPaths"));
+        return Err(Error::invalid(
+            "sharing",
+            "give sharing, hostHeader or publicPaths",
+        ));
     }
     let public_paths = request.public_paths.as_deref().map(parse_paths).transpose()?;
     if port == TERMINAL_PORT && public_paths.as_ref().is_some_and(|paths| !paths.is_empty()) {
@@ -158,7 +161,11 @@ async fn share_port(
     let opens = request.sharing.is_some_and(|sharing| sharing != Sharing::Private)
         || public_paths.as_ref().is_some_and(|paths| !paths.is_empty());
     if opens && !found.branch().name.is_main() {
-        let field = if request.public_paths.is_some() { "publicPaths" } else { "sharing" };
+        let field = if request.public_paths.is_some() {
+            "publicPaths"
+        } else {
+            "sharing"
+        };
         return Err(Error::invalid(
             field,
             "the ports of a branch are open to the members of the project only; share a port of main",
@@ -175,7 +182,14 @@ async fn share_port(
     let mut settings = all.remove(&port).unwrap_or_default();
     if let Some(host_header) = request.host_header {
         settings.host_header = host_header;
-        set(&mut tx, (&caller, &row), (port, &settings), &all, host_header_change(port, host_header)).await?;
+        set(
+            &mut tx,
+            (&caller, &row),
+            (port, &settings),
+            &all,
+            host_header_change(port, host_header),
+        )
+        .await?;
     }
     if let Some(paths) = public_paths.filter(|_| row.branch().name.is_main()) {
         settings.public_paths = paths;

@@ -21,6 +21,7 @@ use super::{
     apply_step::{ReadyStep, apply},
     copy,
     execute::{Execution, StepProgress},
+    image_progress::ImageWatch,
     observe::{self, Observation},
     plan,
     restore::{self, Interrupted},
@@ -285,6 +286,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<(), Interruption> {
         let (shared, claim) = (self.shared, self.claim);
         let ready = Mutex::new(None);
+        let mut image = ImageWatch::of(&steps);
         let steps = steps
             .into_iter()
             .map(|step| (step.kind(), apply(shared, claim, region, &ready, step).boxed()))
@@ -307,6 +309,10 @@ impl<'a> Attempt<'a> {
                     let at = Instant::now() + if failed { Duration::ZERO } else { WRITE_DELAY };
                     write_at = Some(write_at.map_or(at, |earlier| earlier.min(at)));
                 },
+                progress = image.next(region) => {
+                    self.stages.image(progress);
+                    write_at = Some(Instant::now());
+                }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     write_at = None;
                     writing = Some(self.write_progress());

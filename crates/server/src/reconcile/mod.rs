@@ -15,6 +15,7 @@ pub mod backoff;
 mod copy;
 mod disk;
 pub mod execute;
+mod image_progress;
 mod lease_worker;
 pub mod metrics;
 mod observe;

@@ -1,7 +1,7 @@
 //! Stages of one sandbox (five of them) during an attempt, and the events for their changes.
 
 use chrono::Utc;
-use fsa_model::{Condition, Stage, StageState, event::EventKind};
+use fsa_model::{Condition, Stage, StageState, condition::ImageProgress, event::EventKind};
 use serde_json::json;
 
 use super::step::StepKind;
@@ -73,6 +73,18 @@ impl Stages {
         }
     }
 
+    /// The container waits for its image.
+    pub fn image(&mut self, progress: ImageProgress) {
+        if self.state(Stage::ContainerReady) == StageState::Active {
+            self.set(
+                Stage::ContainerReady,
+                StageState::Active,
+                Some(progress.message()),
+            );
+            self.now[Stage::ContainerReady as usize].progress = Some(progress);
+        }
+    }
+
     pub fn done(&mut self, kind: StepKind) {
         if let Some(stage) = stage_of(kind) {
             self.set(stage, StageState::Done, None);
@@ -111,7 +123,12 @@ impl Stages {
             changes.push(PendingEvent::new(
                 EventKind::StageChanged,
                 message,
-                json!({"stage": now.stage, "state": now.state, "message": now.message}),
+                match now.progress {
+                    None => json!({"stage": now.stage, "state": now.state, "message": now.message}),
+                    Some(progress) => json!({
+                        "stage": now.stage, "state": now.state, "message": now.message, "progress": progress,
+                    }),
+                },
             ));
         }
         changes

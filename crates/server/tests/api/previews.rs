@@ -436,7 +436,9 @@ async fn a_public_path_of_a_private_port_takes_callbacks() {
     // The form of another site brings no cookie; the page says what to do.
     let refused = callback().post("/auth/callback", &json!({})).await.expect(401);
     assert!(
-        refused.text().contains("fsa port public PROJECT PORT --path /auth/callback"),
+        refused
+            .text()
+            .contains("fsa port public PROJECT PORT --path /auth/callback"),
         "{}",
         refused.text()
     );
@@ -451,7 +453,13 @@ async fn a_public_path_of_a_private_port_takes_callbacks() {
     let answer = callback().post("/auth/callback", &json!({"code": 1})).await;
     assert_eq!(answer.expect(200).json()["method"], "POST");
     guest.get("/webhook/github?x=1").await.expect(200);
-    for private in ["/", "/webhooks", "/webhook/../", "/webhook/%2e%2e/", "/webhook//x"] {
+    for private in [
+        "/",
+        "/webhooks",
+        "/webhook/../",
+        "/webhook/%2e%2e/",
+        "/webhook//x",
+    ] {
         guest.get(private).await.expect(401);
     }
     // A connection that outlives its request needs a credential.
@@ -459,7 +467,10 @@ async fn a_public_path_of_a_private_port_takes_callbacks() {
     upgrade.get("/webhook").await.expect(401);
 
     // Another setting leaves the paths as they are.
-    scene.set(3000, json!({"hostHeader": "localhost"})).await.expect(200);
+    scene
+        .set(3000, json!({"hostHeader": "localhost"}))
+        .await
+        .expect(200);
     guest.get("/webhook").await.expect(200);
     scene.set(3000, json!({"publicPaths": []})).await.expect(200);
     guest.get("/webhook").await.expect(401);
@@ -483,7 +494,11 @@ async fn a_public_path_is_a_plain_one_of_an_application_of_main() {
         .await
         .expect(201);
     let branch = "/api/projects/todo/ports/3000?branch=fix";
-    let refused = scene.owner.put(branch, &json!({"publicPaths": ["/x"]})).await.expect(422);
+    let refused = scene
+        .owner
+        .put(branch, &json!({"publicPaths": ["/x"]}))
+        .await
+        .expect(422);
     assert_eq!(refused.field(), "publicPaths");
 }
 
@@ -679,7 +694,11 @@ async fn a_server_below_localhost_redirects_bookmarks_of_localhost() {
         .await;
     let port = replica.address.port();
     let at = |host: &str| replica.anonymous().with("host", &format!("{host}:{port}"));
-    let browser = |host: &str| at(host).with("sec-fetch-mode", "navigate").with("accept", "text/html");
+    let browser = |host: &str| {
+        at(host)
+            .with("sec-fetch-mode", "navigate")
+            .with("accept", "text/html")
+    };
 
     for (host, path, target) in [
         ("localhost", "/p/shop?view=preview", "www.fsa.localhost"),
@@ -687,9 +706,15 @@ async fn a_server_below_localhost_redirects_bookmarks_of_localhost() {
         ("shop--3000.localhost", "/a?b=c", "shop--3000.apps.fsa.localhost"),
     ] {
         let answer = browser(host).get(path).await.expect(307);
-        assert_eq!(answer.headers["location"], format!("http://{target}:{port}{path}").as_str());
+        assert_eq!(
+            answer.headers["location"],
+            format!("http://{target}:{port}{path}").as_str()
+        );
     }
-    let moved = at("shop--3000.localhost").post_empty("/webhook").await.expect(307);
+    let moved = at("shop--3000.localhost")
+        .post_empty("/webhook")
+        .await
+        .expect(307);
     assert_eq!(
         moved.headers["location"],
         format!("http://shop--3000.apps.fsa.localhost:{port}/webhook").as_str()

@@ -47,10 +47,17 @@ async fn an_hour_after_a_sign_in_credentials_need_another_one() {
     }
     // A first password would be another way in.
     let password = json!({"password": "correct horse battery"});
-    let error = browser.put("/api/auth/password", &password).await.expect(403).error();
+    let error = browser
+        .put("/api/auth/password", &password)
+        .await
+        .expect(403)
+        .error();
     assert_eq!(error.details.name, "SignInAgain");
     // The link that a restart prints is the way back of an owner without a password.
-    let link = fsa_server::auth::first_link(&world.app).await.unwrap().expect("a link");
+    let link = fsa_server::auth::first_link(&world.app)
+        .await
+        .unwrap()
+        .expect("a link");
     let url = secrecy::ExposeSecret::expose_secret(&link.url).to_owned();
     let again = world.sign_in(url.split_once('#').unwrap().1).await;
     again.post_empty("/api/auth/links").await.expect(201);
@@ -70,7 +77,11 @@ async fn an_admin_token_creates_credentials_at_any_time() {
     world.outdate_sign_ins();
 
     admin.post_empty("/api/users/invites").await.expect(201);
-    token(&world, &admin, json!({})).await.get("/api/me").await.expect(200);
+    token(&world, &admin, json!({}))
+        .await
+        .get("/api/me")
+        .await
+        .expect(200);
 }
 
 /// Each operation that creates a credential, or changes a user, asks for a new sign-in.

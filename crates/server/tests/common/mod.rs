@@ -195,8 +195,9 @@ impl World {
     /// Lets an hour pass since every sign-in, of browsers and of the command line.
     pub fn outdate_sign_ins(&self) {
         for (table, column) in [("sessions", "created_at"), ("api_tokens", "signed_in_at")] {
-            self.database
-                .sql(&format!("update {table} set {column} = now() - interval '61 minutes' where {column} is not null"));
+            self.database.sql(&format!(
+                "update {table} set {column} = now() - interval '61 minutes' where {column} is not null"
+            ));
         }
         let users = self.database.sql("select string_agg(id::text, ',') from users");
         for user in users.split(',') {

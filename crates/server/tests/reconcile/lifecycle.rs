@@ -1,10 +1,54 @@
 //! Lifecycle tests of reconciliation: sandboxes and projects without faults.
 
-use fsa_model::{ContainerState, Phase, Stage, StageState, VolumeId, api::DatabaseStatus, event::EventKind};
+use fsa_driver_testing::memory::{Call, Fault, Gate};
+use fsa_model::{
+    ContainerState, Phase, Stage, StageState, VolumeId, api::DatabaseStatus, condition::ImageProgress,
+    event::EventKind,
+};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use crate::scene::Scene;
+
+#[tokio::test]
+async fn a_start_that_waits_for_its_image_says_how_far_it_is() {
+    let (scene, _workers) = Scene::with_workers().await;
+    let gate = Gate::default();
+    let driver = &scene.world.driver;
+    driver
+        .script
+        .next(Call::EnsureContainer, Fault::Pause(gate.clone()));
+    let project = scene.create(json!({"name": "todo"})).await;
+    let mut progress = ImageProgress {
+        bytes: 40_000_000,
+        total_bytes: 100_000_000,
+        unpacked_layers: 1,
+        total_layers: 3,
+    };
+    for bytes in [40_000_000, 80_000_000] {
+        progress.bytes = bytes;
+        driver.set_image_progress(Some(progress));
+        let pulling = scene
+            .when(&project, "the progress of the image", |sandbox| {
+                sandbox.stages[Stage::ContainerReady as usize].progress == Some(progress)
+            })
+            .await;
+        let message = pulling.stages[Stage::ContainerReady as usize].message.as_deref();
+        assert_eq!(message, Some(progress.message().as_str()));
+    }
+    driver.set_image_progress(None);
+    gate.open();
+
+    let running = scene.until(&project, Phase::Running).await;
+    let container = &running.stages[Stage::ContainerReady as usize];
+    assert_eq!((container.progress, &container.message), (None, &None));
+    let reported = scene.events_of(&project, EventKind::StageChanged).await;
+    let progress: Vec<_> = reported
+        .iter()
+        .filter_map(|event| event.data["progress"]["bytes"].as_u64())
+        .collect();
+    assert_eq!(progress, [40_000_000, 80_000_000]);
+}
 
 #[tokio::test]
 async fn a_created_project_runs_with_environment_and_database() {
