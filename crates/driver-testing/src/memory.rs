@@ -338,6 +338,7 @@ impl World {
                 },
             },
             repository: RepositoryState::None,
+            clone_warning: None,
             callback_requested: false,
         };
         let process = Process {

@@ -91,6 +91,9 @@ pub struct Status {
     pub ports: Vec<ListeningPort>,
     pub start_command: StartCommand,
     pub repository: RepositoryState,
+    /// What is missing in a clone: submodules, or files in Git LFS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone_warning: Option<String>,
     /// A program in the sandbox has a request for the control plane, and there is no connection to
     /// send it on ([`crate::callback`], which also says why the wire name differs).
     #[serde(rename = "asking", default, skip_serializing_if = "std::ops::Not::not")]

@@ -98,6 +98,8 @@ impl RepositoryLocation {
 
     fn new(protocol: &str, host: &str, path: &str) -> Option<Self> {
         let path = path.trim_matches('/');
+        // Git LFS of a repository (git-lfs, docs/api/server-discovery.md): `me/app.git/info/lfs`.
+        let path = path.strip_suffix("/info/lfs").unwrap_or(path);
         let path = path.strip_suffix(".git").unwrap_or(path);
         let supported = matches!(protocol, "https" | "http") && !host.is_empty() && !path.is_empty();
         supported.then(|| Self {
@@ -227,6 +229,10 @@ mod tests {
         assert_eq!(url("https://git.example:443/team/shop/").unwrap(), this);
         assert_eq!(
             parse("protocol=https\nhost=git.example\npath=team/shop.git\n").unwrap(),
+            this
+        );
+        assert_eq!(
+            parse("protocol=https\nhost=git.example\npath=team/shop.git/info/lfs\n").unwrap(),
             this
         );
         for other in [

@@ -178,17 +178,25 @@ pub fn begin(start: &Arc<Start>) -> JoinHandle<()> {
 
 async fn clone(start: Arc<Start>, repository: Repository) {
     let sandbox = &start.sandbox;
-    let state = match repository::clone(sandbox, &repository).await {
-        Ok(()) => RepositoryState::Cloned,
+    let (state, warning) = match repository::clone(sandbox, &repository).await {
+        Ok(missing) => (RepositoryState::Cloned, missing),
         Err(message) => {
             sandbox
                 .logs
                 .add_notice(format!("the repository was not cloned: {message}"));
-            RepositoryState::Failed { message }
+            (RepositoryState::Failed { message }, None)
         }
     };
+    if let Some(warning) = &warning {
+        sandbox
+            .logs
+            .add_notice(format!("the repository was cloned, but {warning}"));
+    }
     let cloned = state == RepositoryState::Cloned;
-    sandbox.update_status(|status| status.repository = state);
+    sandbox.update_status(|status| {
+        status.repository = state;
+        status.clone_warning = warning;
+    });
     if cloned {
         start.check_procfile().await;
         start.plan.send_modify(|plan| plan.ready = true);

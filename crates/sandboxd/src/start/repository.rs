@@ -30,6 +30,8 @@ use crate::{
 
 /// Timeout of the clone: a large history over a slow line.
 const CLONE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Bytes of `.gitattributes` that are searched for files in Git LFS.
+const MAX_ATTRIBUTES: u64 = 256 * 1024;
 /// Lines of git's output in the error message.
 const MAX_ERROR_LINES: usize = 6;
 
@@ -67,32 +69,35 @@ enum CloneState {
     OtherFiles,
 }
 
-/// Clones the repository unless that was done before.
+/// Clones the repository with its submodules and its files in Git LFS, unless that was done before. Returns what is missing
+/// in a clone that can be used all the same: a submodule that needs another credential, or files in LFS.
 ///
 /// # Errors
 /// git's message or ours, without credentials. No incomplete clone is left.
-pub async fn clone(sandbox: &Arc<Sandbox>, repository: &Repository) -> Result<(), String> {
+pub async fn clone(sandbox: &Arc<Sandbox>, repository: &Repository) -> Result<Option<String>, String> {
     let paths = Arc::new(ClonePaths::of(sandbox));
     let user = sandbox.accounts.find(None).map_err(|error| error.to_string())?;
     match as_user(&user, &paths, inspect).await? {
-        CloneState::Done => return Ok(()),
+        CloneState::Done => return Ok(None),
         CloneState::OtherFiles => {
             return Err(
                 "the project's folder has files in it already; move them away and clone again".into(),
             );
         }
-        CloneState::Moving => return as_user(&user, &paths, move_entries).await,
+        CloneState::Moving => return as_user(&user, &paths, move_entries).await.map(|()| None),
         CloneState::Empty => {}
     }
     as_user(&user, &paths, clear_incoming).await?;
-    let cloned = git(sandbox, &user, repository, &paths.incoming).await;
+    let cloned = git(sandbox, &user, clone_arguments(repository, &paths.incoming)).await;
     let done = match cloned {
         Ok(()) => {
+            let missing = fetch_parts(sandbox, &user, &paths).await;
             as_user(&user, &paths, |paths| {
                 fs::rename(&paths.incoming, &paths.complete)?;
                 move_entries(paths)
             })
             .await
+            .map(|()| missing)
         }
         Err(message) => Err(message),
     };
@@ -159,13 +164,61 @@ fn move_entries(paths: &ClonePaths) -> io::Result<()> {
     remove(&paths.complete)
 }
 
-async fn git(
-    sandbox: &Arc<Sandbox>,
-    user: &User,
-    repository: &Repository,
-    into: &Path,
-) -> Result<(), String> {
-    let no_start = |error: io::Error| format!("git could not be started: {error}");
+/// What a clone has beside its own objects.
+struct Parts {
+    submodules: bool,
+    lfs: bool,
+}
+
+fn parts(paths: &ClonePaths) -> io::Result<Parts> {
+    use io::Read as _;
+    let mut attributes = Vec::new();
+    if let Ok(file) = fs::File::open(paths.incoming.join(".gitattributes")) {
+        file.take(MAX_ATTRIBUTES).read_to_end(&mut attributes)?;
+    }
+    Ok(Parts {
+        submodules: paths.incoming.join(".gitmodules").is_file(),
+        lfs: String::from_utf8_lossy(&attributes).contains("filter=lfs"),
+    })
+}
+
+/// Fetches submodules and files in LFS. Returns what could not be fetched, for the person.
+async fn fetch_parts(sandbox: &Arc<Sandbox>, user: &User, paths: &Arc<ClonePaths>) -> Option<String> {
+    let parts = match as_user(user, paths, parts).await {
+        Ok(parts) => parts,
+        Err(message) => return Some(message),
+    };
+    let within = |arguments: &[&str]| {
+        let folder = paths.incoming.to_string_lossy().into_owned();
+        ["-C".to_owned(), folder]
+            .into_iter()
+            .chain(arguments.iter().map(|&argument| argument.to_owned()))
+            .collect()
+    };
+    let mut missing = Vec::new();
+    if parts.lfs
+        && let Err(message) = git(sandbox, user, within(&["lfs", "pull"])).await
+    {
+        let message = match message.contains("'lfs' is not a git command") {
+            true => "the image has no git-lfs".to_owned(),
+            false => message,
+        };
+        missing.push(format!(
+            "its files in Git LFS are missing ({message}); `git lfs pull` fetches them"
+        ));
+    }
+    if parts.submodules {
+        let update = within(&["submodule", "update", "--init", "--recursive", "--progress"]);
+        if let Err(message) = git(sandbox, user, update).await {
+            missing.push(format!(
+                "a submodule is missing ({message}); `git submodule update --init --recursive` fetches it"
+            ));
+        }
+    }
+    (!missing.is_empty()).then(|| missing.join("; "))
+}
+
+fn clone_arguments(repository: &Repository, into: &Path) -> Vec<String> {
     let mut arguments: Vec<String> = ["clone", "--progress"].map(str::to_owned).into();
     if let Some(branch) = &repository.branch {
         arguments.push(format!("--branch={branch}"));
@@ -175,8 +228,18 @@ async fn git(
         repository.url.clone(),
         into.to_string_lossy().into_owned(),
     ]);
-    // There is no terminal for a password prompt.
-    let extra = BTreeMap::from([("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned())]);
+    arguments
+}
+
+/// Runs git for the person, with its output in the log.
+async fn git(sandbox: &Arc<Sandbox>, user: &User, arguments: Vec<String>) -> Result<(), String> {
+    let no_start = |error: io::Error| format!("git could not be started: {error}");
+    let extra = BTreeMap::from([
+        // There is no terminal for a password prompt.
+        ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
+        // Files in LFS are fetched when the clone is complete, so that their server cannot make it fail.
+        ("GIT_LFS_SKIP_SMUDGE".to_owned(), "1".to_owned()),
+    ]);
     let stdin: OwnedFd = fs::File::open("/dev/null").map_err(no_start)?.into();
     let (reader, output) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
         .map_err(io::Error::from)

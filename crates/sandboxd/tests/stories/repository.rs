@@ -1,6 +1,11 @@
 //! Repository clone before the first start.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use fsa_model::sandboxd::{LogSource, RepositoryState, StartCommand};
 use http::{Method, StatusCode};
@@ -138,6 +143,98 @@ async fn credentials_in_gits_messages_are_not_reported() {
         reported.contains("127.0.0.1:1") && !reported.contains("s3cret"),
         "{reported}"
     );
+}
+
+/// Serves a folder over HTTP, as git's dumb protocol needs it: git refuses submodules of other folders.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn of(folder: &Path) -> Self {
+        let mut child = Command::new("python3")
+            .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("python3 starts");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("standard output");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        let port = line.split_whitespace().nth(5).expect("the port").to_owned();
+        let url = format!("http://127.0.0.1:{port}");
+        Self { child, url }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with the repository `lib`, and `app` with it as a submodule, served over HTTP.
+fn with_submodule() -> (tempfile::TempDir, Server) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    repository(&folder.path().join("lib"));
+    repository(&folder.path().join("app"));
+    let server = Server::of(folder.path());
+    let script = format!(
+        "git -C lib update-server-info && cd app && \
+         git submodule --quiet add {}/lib/.git lib && git -c user.name=n -c user.email=e@x commit -qm lib && \
+         git update-server-info",
+        server.url
+    );
+    let done = Command::new("sh")
+        .args(["-ec", &script])
+        .current_dir(folder.path())
+        .status()
+        .unwrap();
+    assert!(done.success());
+    (folder, server)
+}
+
+#[tokio::test]
+async fn submodules_are_cloned_too() {
+    let (_folder, server) = with_submodule();
+    let sandbox = builder(&format!("{}/app/.git", server.url)).start().await;
+    let status = sandbox
+        .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
+        .await;
+    assert_eq!(status.clone_warning, None);
+    let shown = sandbox
+        .sh("cat lib/sub/file; git status --short; git -C lib status --short")
+        .await;
+    assert_eq!(shown.stdout, "two\n", "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_submodule_or_files_in_lfs_that_are_out_of_reach_are_a_warning() {
+    let (folder, server) = with_submodule();
+    fs::rename(folder.path().join("lib"), folder.path().join("hidden")).unwrap();
+    let script = "echo '*.bin filter=lfs diff=lfs merge=lfs -text' > .gitattributes && \
+        printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 5\n' 1 > a.bin && \
+        git -c filter.lfs.clean=cat add . && git -c user.name=n -c user.email=e@x commit -qm lfs && git update-server-info";
+    let done = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(folder.path().join("app"))
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let sandbox = builder(&format!("{}/app/.git", server.url)).start().await;
+    let status = sandbox
+        .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
+        .await;
+    let warning = status.clone_warning.expect("a warning");
+    assert!(
+        warning.contains("git lfs pull") && warning.contains("git submodule update --init"),
+        "{warning}"
+    );
+    assert_eq!(sandbox.sh("cat file").await.stdout, "one\n");
 }
 
 #[tokio::test]

@@ -318,6 +318,9 @@ pub fn bounded(mut status: Status) -> Status {
     if let RepositoryState::Failed { message } = &mut status.repository {
         *message = without_control_chars(message, MAX_TEXT);
     }
+    if let Some(warning) = &mut status.clone_warning {
+        *warning = without_control_chars(warning, MAX_TEXT);
+    }
     status
 }
 
@@ -372,8 +375,14 @@ pub fn differences(before: &Status, now: &Status) -> Vec<PendingEvent> {
         match &now.repository {
             RepositoryState::Cloned => pending_events.push(PendingEvent::new(
                 EventKind::RepositoryCloned,
-                "The repository was cloned.",
-                json!({}),
+                match &now.clone_warning {
+                    None => "The repository was cloned.".to_owned(),
+                    Some(warning) => format!("The repository was cloned, but {warning}."),
+                },
+                match &now.clone_warning {
+                    None => json!({}),
+                    Some(warning) => json!({"warning": warning}),
+                },
             )),
             RepositoryState::Failed { message } => pending_events.push(PendingEvent::new(
                 EventKind::RepositoryFailed,
@@ -457,6 +466,15 @@ mod tests {
             [EventKind::RepositoryCloned]
         );
         assert_eq!(kinds(&none, &failed), [EventKind::RepositoryFailed]);
+        let partial = Status {
+            clone_warning: Some("a submodule is missing".into()),
+            ..with(RepositoryState::Cloned)
+        };
+        let events = differences(&none, &partial);
+        assert_eq!(
+            events[0].message,
+            "The repository was cloned, but a submodule is missing."
+        );
     }
 
     #[test]
