@@ -184,6 +184,19 @@ async fn panel(world: &World, github: &Github) {
             String::from_utf8_lossy(&all).into_owned(),
         )
     };
+    api.put("shop", "package.json", r#"{"scripts": {"dev": "vite"}}"#)
+        .await;
+    let suggested: Value = api.get("/api/projects/shop/start-suggestion").await;
+    assert_eq!(
+        suggested,
+        json!({"command": "[ -d node_modules ] || npm install; npm run dev", "file": "package.json"})
+    );
+    let (_, shown) = fsa(&["project", "show", "shop"]);
+    assert!(
+        shown.contains("fsa project set shop --start-command '[ -d node_modules ]"),
+        "{shown}"
+    );
+    api.shell("shop", "rm package.json").await;
     api.put("shop", "sign", "open\n").await;
     api.put("shop", "README", "our shop\n").await;
     let status: Value = api.get("/api/projects/shop/git/status").await;

@@ -28,6 +28,7 @@ pub mod money;
 pub mod name;
 pub mod percent;
 pub mod phase;
+pub mod project_files;
 pub mod public_path;
 pub mod sandboxd;
 pub mod sharing;

@@ -154,6 +154,13 @@ export const gitStatus = (id: string) =>
     retry: false,
   });
 
+export const startSuggestion = (id: string) =>
+  queryOptions({
+    queryKey: ["project", ...branchKey(id), "start-suggestion"],
+    queryFn: () => data(api.GET("/api/projects/{project}/start-suggestion", { params: { path: { project: id } } })),
+    retry: false,
+  });
+
 export const gitDiff = (id: string, path: string, staged: boolean) =>
   queryOptions({
     queryKey: ["git", ...branchKey(id), "diff", path, staged],

@@ -6,8 +6,9 @@ use std::{
 };
 
 use fsa_model::{
-    Repository, Size,
+    Phase, Repository, Size,
     api::{ChangeProject, CreateProject, Page, Project},
+    project_files::StartSuggestion,
     sharing::ProjectRole,
 };
 use futures_util::TryStreamExt as _;
@@ -31,6 +32,9 @@ pub async fn run(client: &Client, command: args::Project, json: bool) -> Outcome
         args::Project::Show { project } => {
             let project: Project = client.get(&format!("/api/projects/{}", encode(&project))).await?;
             output::print(json, &project, show);
+            if !json {
+                show_suggestion(client, &project).await;
+            }
             Ok(0)
         }
         args::Project::Set(set) => change(client, *set, json).await,
@@ -80,6 +84,9 @@ async fn create(client: &Client, create: ProjectCreate, json: bool) -> Outcome {
         Some(sandbox) => lifecycle::show(project.name.as_str(), sandbox),
         None => output::line(&format!("{} is created", project.name)),
     });
+    if !json {
+        show_suggestion(client, &project).await;
+    }
     Ok(0)
 }
 
@@ -147,6 +154,32 @@ async fn list(client: &Client, json: bool) -> Outcome {
         );
     });
     Ok(0)
+}
+
+/// Shows the suggested start command of a running project with a repository that has none.
+async fn show_suggestion(client: &Client, project: &Project) {
+    let runs = project
+        .sandbox
+        .as_ref()
+        .is_some_and(|sandbox| sandbox.status == Phase::Running);
+    if !runs || project.start_command.is_some() || project.repository.is_none() {
+        return;
+    }
+    let path = format!(
+        "/api/projects/{}/start-suggestion",
+        encode(&project.id.to_string())
+    );
+    // It is not what the command is for, so a failure is not its own.
+    if let Ok(StartSuggestion {
+        command: Some(command),
+        file: Some(file),
+    }) = client.get(&path).await
+    {
+        output::notice(&format!(
+            "Suggested start command, from {file}; set it with\n  fsa project set {} --start-command '{command}'",
+            project.name
+        ));
+    }
 }
 
 fn show(project: &Project) {

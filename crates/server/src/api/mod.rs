@@ -35,6 +35,7 @@ mod regions;
 mod sandbox;
 mod snapshots;
 mod sse;
+mod start_suggestion;
 mod system;
 mod tasks;
 mod terminal;
@@ -81,6 +82,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(files::routes())
         .merge(terminal::routes())
         .merge(logs::routes())
+        .merge(start_suggestion::routes())
         .merge(usage::routes())
         .merge(crate::gateway::handoff::routes())
         .merge(crate::gateway::ingress::routes())

@@ -13,5 +13,6 @@ pub mod git;
 pub mod lifecycle;
 pub mod share;
 pub mod snapshots;
+pub mod start_suggestion;
 pub mod status;
 pub mod validate;

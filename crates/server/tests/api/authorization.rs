@@ -85,6 +85,7 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("delete /api/projects/{project}/git-credential", In(Admin), ""),
     ("get /api/projects/{project}/git/status", In(Viewer), ""),
     ("get /api/projects/{project}/git/diff", In(Viewer), ""),
+    ("get /api/projects/{project}/start-suggestion", In(Viewer), ""),
     ("post /api/projects/{project}/git/stage", In(Editor), r#"{}"#),
     ("post /api/projects/{project}/git/unstage", In(Editor), r#"{}"#),
     ("post /api/projects/{project}/git/commit", In(Editor), r#"{"message": "x"}"#),

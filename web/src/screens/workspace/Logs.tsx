@@ -5,6 +5,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "react";
 import type { ProjectInBranch, Schemas } from "../../api/client";
 import { subscribe } from "../../api/events";
 import { stripAnsi } from "../../logic/ansi";
+import { StartSuggestion } from "./StartSuggestion";
 
 type Line = Schemas["LogLine"];
 type Source = Line["source"];
@@ -80,6 +81,7 @@ export default function Logs({ project }: { project: ProjectInBranch }) {
           <Text size="sm" maw={380}>
             No logs yet. {project.startCommand ? "" : "Set a start command in Settings or add a Procfile to see its output here."}
           </Text>
+          <StartSuggestion project={project} />
         </div>
       ) : (
         <div className="log" ref={box} tabIndex={0} role="log" aria-label="Logs" aria-live="off">

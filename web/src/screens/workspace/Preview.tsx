@@ -9,6 +9,7 @@ import { branchReference, mainBranch } from "../../logic/branch";
 import { canEmbed } from "../../logic/embed";
 import { previewPath } from "../../logic/previewPath";
 import { hasRole } from "../../logic/role";
+import { StartSuggestion } from "./StartSuggestion";
 
 const terminalPort = 7681;
 /** What applications need, without top-level navigation: a link with target=_top must not replace the workspace. */
@@ -46,6 +47,7 @@ export default function Preview({ project }: { project: ProjectInBranch }) {
         <Text maw={380} size="sm">
           Start a server on any port in the terminal, and it appears here automatically. For example: <code>python3 -m http.server 3000</code>
         </Text>
+        <StartSuggestion project={project} />
       </div>
     );
   }
