@@ -18,7 +18,9 @@ pub fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
         .map(|(_, value)| decode(value))
 }
 
-fn decode(text: &str) -> Vec<u8> {
+/// The bytes of an encoded text; a plus is a space.
+#[must_use]
+pub fn decode(text: &str) -> Vec<u8> {
     percent_decode_str(&text.replace('+', " ")).collect()
 }
 

@@ -282,14 +282,45 @@ pub struct FileEntry {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MoveRequest {
     /// Absolute, or relative to the project's folder, as is `to`.
+    #[serde(default)]
     pub from: String,
+    #[serde(default)]
     pub to: String,
+    /// In place of `from`, for a name that is not UTF-8: its bytes, percent-encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoded_from: Option<String>,
+    /// In place of `to`, as `encodedFrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoded_to: Option<String>,
     /// Replace an existing file at `to`.
     #[serde(default)]
     pub overwrite: bool,
     /// `dev` (default) or `root`.
     #[serde(default)]
     pub user: Option<String>,
+}
+
+impl MoveRequest {
+    /// The bytes of the path to move from; `None` unless it is given once.
+    #[must_use]
+    pub fn source(&self) -> Option<Vec<u8>> {
+        one_path(&self.from, self.encoded_from.as_deref())
+    }
+
+    /// The bytes of the path to move to; `None` unless it is given once.
+    #[must_use]
+    pub fn target(&self) -> Option<Vec<u8>> {
+        one_path(&self.to, self.encoded_to.as_deref())
+    }
+}
+
+fn one_path(plain: &str, encoded: Option<&str>) -> Option<Vec<u8>> {
+    match encoded {
+        None if plain.is_empty() => None,
+        None => Some(plain.into()),
+        Some(encoded) if plain.is_empty() && !encoded.is_empty() => Some(crate::percent::decode(encoded)),
+        Some(_) => None,
+    }
 }
 
 /// Type of a file.

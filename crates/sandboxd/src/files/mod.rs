@@ -7,6 +7,7 @@
 mod conditions;
 mod open_beneath;
 mod read;
+mod sparse;
 #[doc(hidden)]
 pub mod tar_in;
 mod tar_out;
@@ -14,11 +15,14 @@ mod tree;
 mod write;
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io,
     os::{
         fd::OwnedFd,
-        unix::{ffi::OsStrExt as _, fs::MetadataExt},
+        unix::{
+            ffi::{OsStrExt as _, OsStringExt as _},
+            fs::MetadataExt,
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -209,9 +213,13 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteR
 pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> RouteResult {
     let request: MoveRequest = read_json(body).await?;
     let user = request.user.as_deref();
-    let from = Subject::new(sandbox, request.from.as_ref(), user)?;
-    let mut to = Subject::new(sandbox, request.to.as_ref(), user)?;
-    to.shown = format!("{} to {}", request.from, request.to);
+    let named = |path: Option<Vec<u8>>| {
+        path.map(OsString::from_vec)
+            .ok_or_else(|| ApiError::bad_request("give `from` or `encodedFrom`, and `to` or `encodedTo`"))
+    };
+    let from = Subject::new(sandbox, &named(request.source())?, user)?;
+    let mut to = Subject::new(sandbox, &named(request.target())?, user)?;
+    to.shown = format!("{} to {}", from.shown, to.shown);
     let source = from.path.clone();
     let done = to
         .as_user(move |target, _| tree::rename(&source, target, request.overwrite))

@@ -19,7 +19,7 @@ use nix::{
 use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
-use super::{PIECE, Subject, open_beneath::path_of};
+use super::{PIECE, Subject, open_beneath::path_of, sparse::read_sparse};
 use crate::{
     http::{Body, streamed},
     sandbox::Sandbox,
@@ -145,7 +145,10 @@ fn add<W: Write>(builder: &mut Builder<W>, path: &Path, name: &Path, device: u64
             .open(path)?;
         let size = file.metadata()?.size();
         header.set_size(size);
-        builder.append_data(&mut header, name, ExactLengthReader { file, left: size })?;
+        match read_sparse(&file, size, &mut header)? {
+            Some(content) => builder.append_data(&mut header, name, content)?,
+            None => builder.append_data(&mut header, name, ExactLengthReader { file, left: size })?,
+        }
     }
     Ok(false)
 }

@@ -481,6 +481,18 @@ async fn a_name_that_is_not_utf8_is_addressed_by_its_bytes() {
         .await
         .expect(StatusCode::NO_CONTENT);
     assert_eq!(sandbox.sh("cat n/n*").await.stdout, "tea");
+    let rename = |body: serde_json::Value| sandbox.call(Method::POST, "/v1/move", body.to_string());
+    let from = format!("n/{name}");
+    rename(json!({"encodedFrom": from, "to": "n/plain"}))
+        .await
+        .expect(StatusCode::NO_CONTENT);
+    assert_eq!(sandbox.sh("cat n/plain").await.stdout, "tea");
+    rename(json!({"from": "n/plain", "encodedTo": from}))
+        .await
+        .expect(StatusCode::NO_CONTENT);
+    rename(json!({"from": "n/plain", "encodedFrom": from, "to": "x"}))
+        .await
+        .expect(StatusCode::BAD_REQUEST);
     sandbox
         .call(Method::DELETE, &path, "")
         .await
