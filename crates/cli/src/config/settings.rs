@@ -113,6 +113,9 @@ settings! {
         /// Registries on private addresses that images may be pulled from [default: none]
         #[arg(long, env = "FSA_ALLOW_REGISTRIES", value_delimiter = ',')]
         pub allow_registries: Vec<String>,
+        /// The only registries that users' images are pulled from on this machine, such as ghcr.io,docker.io [default: any]
+        #[arg(long, env = "FSA_REGISTRIES", value_delimiter = ',')]
+        pub registries: Vec<String>,
         /// Kubeconfig of the regions that name none [default: KUBECONFIG, then .secret/kubeconfig]
         #[arg(long, env = "FSA_KUBECONFIG", value_hint = ValueHint::FilePath)]
         pub kubeconfig: PathBuf,

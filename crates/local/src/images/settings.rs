@@ -15,6 +15,8 @@ pub struct Settings {
     /// addresses. People name images freely, so without this an image's name could reach into
     /// the machine's own networks.
     pub allowed_registries: Vec<String>,
+    /// The only registries (`host` or `host:port`) that users' images are pulled from; empty for any.
+    pub only_registries: Vec<String>,
     /// Registries that are used without TLS, in addition to those on this machine itself.
     pub plain_http_registries: Vec<String>,
     /// HTTP proxy for registries (`http://host:port`), except the allowed ones. The proxy then
@@ -43,6 +45,7 @@ impl Default for Settings {
             web_archive: None,
             web_reference: None,
             allowed_registries: Vec::new(),
+            only_registries: Vec::new(),
             plain_http_registries: Vec::new(),
             proxy: None,
             credentials: Vec::new(),

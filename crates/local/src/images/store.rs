@@ -351,10 +351,30 @@ impl Store {
                     .find_map(|name| self.layers.blob_store.image(name))
                 {
                     Some(stored) => Ok(ImageSource::Whole(stored)),
-                    None => Ok(ImageSource::Reference(parse_reference(name)?)),
+                    None => {
+                        let reference = parse_reference(name)?;
+                        self.check_registry(&reference)?;
+                        Ok(ImageSource::Reference(reference))
+                    }
                 }
             }
         }
+    }
+
+    fn check_registry(&self, reference: &Reference) -> Result<(), Failure> {
+        let only = &self.layers.settings.only_registries;
+        let registry = reference.registry();
+        if only.is_empty() || only.iter().any(|one| one.eq_ignore_ascii_case(registry)) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            FailureKind::Input,
+            format!(
+                "images of the registry {registry} are not allowed on this server (`registries`); it pulls from {}. An owner of \
+                 the server may import the image instead",
+                only.join(", ")
+            ),
+        ))
     }
 
     /// An image imported as `web`; else the archive in its current version; else the published

@@ -94,6 +94,37 @@ async fn an_image_is_pulled_once_and_kept() {
 }
 
 #[tokio::test]
+async fn an_image_of_a_registry_that_is_not_listed_is_refused_before_any_request() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    let name = registry.serve_image("1", &made);
+    let store = |registries: &[&str]| {
+        let only_registries = registries.iter().map(|&one| one.to_owned()).collect();
+        world.store(Settings {
+            only_registries,
+            ..settings(&registry)
+        })
+    };
+    let image = reference(&name);
+
+    let closed = store(&["ghcr.io"]);
+    let failures = [
+        closed.resolve(&image).await.map(drop).unwrap_err(),
+        closed.check(&image).await.unwrap_err(),
+    ];
+    for failure in failures {
+        assert_eq!(failure.kind, FailureKind::Input);
+        assert!(failure.message.contains("it pulls from ghcr.io"), "{failure}");
+    }
+    assert!(registry.requests().is_empty());
+
+    let host = name.split('/').next().unwrap();
+    let open = store(&["ghcr.io", host]);
+    open.resolve(&image).await.unwrap();
+    // What is here stays in use.
+    closed.resolve(&image).await.unwrap();
+}
+
+#[tokio::test]
 async fn concurrent_pulls_of_one_image_share_the_work() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     let name = registry.serve_image("1", &made);

@@ -95,6 +95,7 @@ fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig,
         .images
         .allowed_registries
         .clone_from(&config.allow_registries);
+    settings.images.only_registries.clone_from(&config.registries);
     if let Some(web) = &config.web_image {
         let path = Path::new(web);
         if path.is_file() {
