@@ -201,6 +201,16 @@ async fn a_reader_types_each_command_of_the_readme_and_the_guide() {
     assert_eq!(psql.end().0, Some(0));
     reader.runs("fsa db psql shop -- -c 'select now()'");
     assert!(reader.runs("fsa db url shop").contains("postgresql://"));
+    reader.runs("fsa db dump shop shop.dump");
+    reader.answers(
+        "fsa db restore shop shop.dump",
+        "Type its name to confirm: ",
+        "shop",
+    );
+    let mut tunnel = reader.types("fsa db url shop --tunnel");
+    tunnel.until("until Ctrl-C");
+    tunnel.type_in("\x03");
+    assert_eq!(tunnel.end().0, Some(0));
     reader.runs("fsa logs shop --source database");
     reader.runs("fsa port set shop 3000 --host-header localhost");
     assert!(

@@ -26,6 +26,7 @@ const MAX_LINE_BYTES: usize = 4 << 20;
 pub type EventStream = LocalBoxStream<'static, Result<Event, Failure>>;
 
 /// A server, and the token for it.
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     url: String,

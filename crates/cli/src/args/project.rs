@@ -141,11 +141,34 @@ pub enum Env {
 #[derive(Debug, Subcommand)]
 pub enum Db {
     /// Print the connection string that programs in the sandbox use
-    Url { project: String },
+    Url {
+        project: String,
+        /// Connect a port of this machine to the database until Ctrl-C, and print its connection string
+        #[arg(long)]
+        tunnel: bool,
+        /// Port of this machine [default: a free one]
+        #[arg(long, requires = "tunnel")]
+        port: Option<u16>,
+    },
     /// Run psql in the sandbox; arguments after -- are passed to psql
     Psql {
         project: String,
         #[arg(last = true)]
         arguments: Vec<String>,
+    },
+    /// Write the database to an archive of pg_dump's custom format
+    Dump {
+        project: String,
+        /// File to write [default: standard output]
+        file: Option<PathBuf>,
+    },
+    /// Replace everything in the database with an archive of pg_dump's custom format, or nothing if that fails
+    Restore {
+        project: String,
+        /// Archive, or - for standard input
+        file: PathBuf,
+        /// Do not ask for confirmation
+        #[arg(long, short)]
+        yes: bool,
     },
 }

@@ -6,7 +6,7 @@ use fsa_model::sandboxd::{ExecMessage, ExecRequest, ExecResult};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::Method;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -50,25 +50,32 @@ pub async fn run(client: &Client, exec: Exec, json: bool) -> Outcome {
         output::print(true, &result, |_| {});
         return Ok(exit_status(result.exit_code));
     }
-    stream(client, &path, &request, exec.no_stdin).await
+    let input = (!exec.no_stdin).then(tokio::io::stdin);
+    stream(client, &path, &request, input, &mut tokio::io::stdout()).await
 }
 
-async fn stream(client: &Client, path: &str, request: &ExecRequest, no_stdin: bool) -> Outcome {
+/// Runs a command with this input and output; its standard error and its exit code are those of `fsa`.
+pub async fn stream(
+    client: &Client,
+    path: &str,
+    request: &ExecRequest,
+    input: Option<impl AsyncRead + Send + Unpin + 'static>,
+    stdout: &mut (impl AsyncWrite + Unpin),
+) -> Outcome {
     let mut socket = websocket::open(client, path, None).await?;
     let first = serde_json::to_string(request).map_err(|error| Failure::failed(error.to_string()))?;
     socket.send(Message::text(first)).await.map_err(disconnected)?;
     let (mut to, mut from) = socket.split();
     let (sender, mut outgoing) = tokio::sync::mpsc::channel::<Message>(8);
 
-    let input = sender.clone();
+    let to_command = sender.clone();
     // A read of an idle terminal must not delay the end of the command: the task is dropped with the runtime.
     let reader = tokio::spawn(async move {
-        if !no_stdin {
-            let mut stdin = tokio::io::stdin();
+        if let Some(mut input) = input {
             let mut piece = vec![0; PIECE + 1];
             piece[0] = STDIN;
-            while let Ok(length @ 1..) = stdin.read(&mut piece[1..]).await {
-                if input
+            while let Ok(length @ 1..) = input.read(&mut piece[1..]).await {
+                if to_command
                     .send(Message::binary(piece[..=length].to_vec()))
                     .await
                     .is_err()
@@ -77,13 +84,12 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest, no_stdin: bo
                 }
             }
         }
-        let _ = input.send(control(&ExecMessage::Eof)).await;
+        let _ = to_command.send(control(&ExecMessage::Eof)).await;
     });
     // In raw mode, keys such as Ctrl-C are bytes for the command's own terminal.
     let raw = request.tty.map(|_| RawMode::enter()).transpose()?;
     let mut signals = Signals::listen()?;
     let mut resized = signal(SignalKind::window_change())?;
-    let mut stdout = tokio::io::stdout();
     let mut stderr = tokio::io::stderr();
     let outcome = loop {
         tokio::select! {

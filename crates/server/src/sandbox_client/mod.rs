@@ -5,6 +5,7 @@
 //! that a caller names are forwarded, its errors are converted to the API's form, and it cannot act under the
 //! main host's origin.
 
+mod byte_tunnel;
 mod error_response;
 mod pass_through;
 mod streams;
@@ -12,7 +13,7 @@ mod websocket;
 
 use std::sync::Arc;
 
-use fsa_driver::SharedDriver;
+use fsa_driver::{BoxConnection, Endpoint, SharedDriver};
 use fsa_model::{
     ContainerState, DesiredState, Phase, SandboxRef,
     sandboxd::{ExecRequest, ExecResult, Usage},
@@ -101,6 +102,14 @@ impl RunningSandbox {
             disk_limit_bytes: outside.disk_limit_bytes,
             ..inside
         })
+    }
+
+    /// Opens a connection to a port on its loopback.
+    ///
+    /// # Errors
+    /// The driver's error: also if no process listens on the port.
+    pub(crate) async fn connect(&self, port: u16) -> Result<BoxConnection> {
+        Ok(self.driver.connect(&self.sandbox, Endpoint::Port(port)).await?)
     }
 
     /// Runs a command and returns when it has ended.

@@ -7,12 +7,14 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fsa_driver::BoxConnection;
 use fsa_model::http_fields::lists;
 use fsa_sandboxd_client::WebSocketRequest;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
+use super::byte_tunnel;
 use crate::{
     Error, Result,
     core::Core,
@@ -71,17 +73,41 @@ impl Handshake {
             }
             drop(permit);
         });
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-        if let Some(protocol) = self.request.protocol {
-            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-        }
-        Ok(response)
+        Ok(switching(accept, self.request.protocol))
     }
+
+    /// Accepts the handshake, and carries the bytes of `connection` in binary messages until one side ends or `end` is
+    /// ready. Holds `permit` for that time.
+    pub(crate) fn carry(
+        self,
+        core: &Core,
+        connection: BoxConnection,
+        end: impl Future<Output = CloseReason> + Send + 'static,
+        permit: impl Send + 'static,
+    ) -> Response {
+        let client = self.client;
+        core.tunnels.spawn(async move {
+            if let Ok(client) = client.await {
+                byte_tunnel::carry(TokioIo::new(client), connection, end).await;
+            }
+            drop(permit);
+        });
+        switching(accept_of(&self.request.key), self.request.protocol)
+    }
+}
+
+/// The answer to a handshake (RFC 6455 §4.2.2).
+fn switching(accept: HeaderValue, protocol: Option<&'static str>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(protocol) = protocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    response
 }
 
 /// Checks that a request opens a WebSocket (RFC 6455 §4.2.1) and returns its key.

@@ -121,6 +121,7 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("patch /api/projects/{project}/environment", In(Editor), r#"{"envVars": {}}"#),
     ("get /api/projects/{project}/database", In(Viewer), ""),
     ("get /api/projects/{project}/database?reveal=true", In(Editor), ""),
+    ("get /api/projects/{project}/database/connection", In(Editor), ""),
     ("get /api/projects/{project}/events", In(Viewer), ""),
     ("get /api/projects/{project}/ports", In(Viewer), ""),
     ("get /api/projects/{project}/ports/{port}", In(Viewer), ""),
