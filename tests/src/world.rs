@@ -163,6 +163,11 @@ impl World {
         std::fs::set_permissions(&tun, std::fs::Permissions::from_mode(0o666)).expect("permissions");
     }
 
+    /// Changes the options of the next start.
+    pub fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|text| (*text).to_owned()).collect();
+    }
+
     /// Starts the server of this data folder.
     pub fn serve(&mut self) {
         self.serve_with(&[]);
@@ -182,6 +187,10 @@ impl World {
     fn spawn(&self, address: &str, more: &[&str]) -> Server {
         let mut command = self.command(&["serve", "--listen", address]);
         command.args(more).args(&self.options);
+        // Storage is the subject of few tests, and btrfs needs loop devices, which not every machine has.
+        if !self.options.iter().any(|option| option == "--storage") {
+            command.args(["--storage", "copy"]);
+        }
         Server::spawn(command)
     }
 

@@ -322,6 +322,12 @@ pub trait Driver: Send + Sync {
         None
     }
 
+    /// Size and fill of the storage that the volumes share, as last measured; `None` where they share none, or the
+    /// driver cannot measure it.
+    fn storage_pool(&self) -> Option<StoragePoolStatus> {
+        None
+    }
+
     /// Number of requests to the data plane's API so far, by kind; empty for a driver without such an API.
     fn request_counts(&self) -> Vec<RequestCount> {
         Vec::new()
@@ -400,6 +406,20 @@ pub trait Databases: Send + Sync {
 
     /// Every database of this installation, by the name of its role.
     async fn inventory(&self) -> Result<Vec<String>>;
+}
+
+/// Size and fill of a region's storage pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoragePoolStatus {
+    pub size_bytes: u64,
+    /// What files may still fill.
+    pub free_bytes: u64,
+    /// Used by metadata: names, attributes, small files. 0 where it is not counted.
+    pub metadata_bytes: u64,
+    /// So full that nothing is started.
+    pub full: bool,
+    /// Errors of its devices since they were made; 0 where they are not counted.
+    pub device_errors: u64,
 }
 
 /// Numbers of database servers.

@@ -291,6 +291,12 @@ pub struct StorageStatus {
     pub mounted: bool,
     pub size_bytes: u64,
     pub free_bytes: u64,
+    /// Used by metadata; 0 where it is not counted.
+    pub metadata_bytes: u64,
+    /// So full that nothing is started.
+    pub full: bool,
+    /// Errors that btrfs has counted on its devices.
+    pub device_errors: u64,
     /// By how much the pool's sparse file may still grow beyond the space of its file system.
     pub lacking_bytes: u64,
 }
@@ -363,6 +369,8 @@ pub enum Push {
     /// A worker of the runner has started. Requests that an earlier worker has not answered stay
     /// unanswered.
     WorkerStarted,
+    /// The worker is still starting, and goes on.
+    Busy,
     /// No worker can start, and none is retried. The last notification.
     Failed(Failure),
     Exited {

@@ -3,134 +3,24 @@
 //! It needs root. Each test runs in its own mount namespace, so its mounts and loop devices end with it, however it
 //! ends.
 
+mod storage_pool;
+
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Write as _},
+    io::ErrorKind,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc::sync_channel,
     thread,
-    time::{Duration, Instant},
 };
 
 use fsa_local::{
     protocol::StorageBackend,
-    runner::{
-        RunnerConfig, Storage, deferred_delete,
-        layout::Layout,
-        mounts,
-        privilege_mode::PrivilegeMode,
-        storage::{StoragePool, check_room, status},
-    },
+    runner::{Storage, deferred_delete, storage::check_room},
 };
-use fsa_model::{
-    Failure, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, VolumeId, sandboxd::USER_ID,
-};
-use tempfile::TempDir;
-
-const MIB: u64 = 1 << 20;
-/// A pool in which a few files fit.
-const SMALL_MIB: u64 = 512;
-
-/// Data folder without a pool.
-struct Data {
-    folder: TempDir,
-    config: RunnerConfig,
-}
-
-impl Data {
-    fn new(storage: Option<Storage>) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("fsa-storage-")
-            .tempdir_in("/tmp")
-            .unwrap();
-        let config = RunnerConfig {
-            storage,
-            storage_size_mib: Some(SMALL_MIB),
-            ..RunnerConfig::new(folder.path(), "/nowhere")
-        };
-        Self { folder, config }
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::open(self.folder.path(), &[]).unwrap()
-    }
-
-    fn open(&self) -> Result<StoragePool, Failure> {
-        StoragePool::open(&self.config, &self.layout(), PrivilegeMode::Root)
-    }
-
-    fn pool_file(&self) -> PathBuf {
-        self.folder.path().join("runner/pool.btrfs")
-    }
-
-    fn status(&self) -> fsa_local::protocol::StorageStatus {
-        status::of_folder(self.layout().folder()).unwrap()
-    }
-
-    /// Loop devices that the pool's file is attached to.
-    fn loop_devices(&self) -> usize {
-        fs::read_dir("/sys/block")
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| fs::read_to_string(entry.path().join("loop/backing_file")).ok())
-            .filter(|file| Path::new(file.trim()) == self.pool_file())
-            .count()
-    }
-}
-
-/// Runs a part of a test in a mount namespace that ends with it.
-fn in_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let inside = || {
-        mounts::private_namespace().expect("root");
-        work()
-    };
-    thread::scope(|scope| {
-        scope
-            .spawn(inside)
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// The kernel frees space and detaches devices in the background.
-#[allow(clippy::disallowed_methods, reason = "the kernel has no event for it")]
-fn until(what: &str, done: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn sandbox() -> SandboxRef {
-    let project = ProjectId::generate();
-    SandboxRef {
-        id: SandboxId::generate(),
-        project,
-        volume: VolumeId::of_main(project),
-        resource: ResourceName::generate(&ProjectName::parse("stored").unwrap()),
-    }
-}
-
-/// The home folder of a sandbox, as the runner sees it.
-fn home(data: &Data, sandbox: &SandboxRef) -> PathBuf {
-    let volume = sandbox.volume.to_string();
-    match data.status().backend {
-        StorageBackend::Copy => data.layout().volumes().join(volume),
-        StorageBackend::Btrfs => data.layout().pool().join(volume).join("home"),
-    }
-}
-
-fn write(path: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    let block = [7; 64 * 1024];
-    for _ in 0..bytes / 65_536 {
-        file.write_all(&block)?;
-    }
-    file.sync_all()
-}
+use fsa_model::{SandboxRef, sandboxd::USER_ID};
+use storage_pool::{Data, MIB, SMALL_MIB, home, in_namespace, sandbox, until, write};
 
 /// What both backends do.
 fn conformance(data: &Data) {
@@ -233,6 +123,25 @@ fn a_volume_at_its_limit_takes_no_more_can_be_started_and_cleaned_up_and_disturb
 
         pool.set_limit(greedy.volume, 128 * MIB, false).unwrap();
         write(&home(&data, &greedy).join("large"), 64 * MIB).unwrap();
+        pool.close();
+    });
+}
+
+#[test]
+fn the_limit_of_bytes_bounds_the_number_of_empty_files() {
+    in_namespace(|| {
+        let data = Data::new(Some(Storage::Btrfs));
+        let pool = data.open().unwrap();
+        let sandbox = sandbox();
+        pool.create(sandbox.volume).unwrap();
+        pool.set_limit(sandbox.volume, 32 * MIB, false).unwrap();
+        let folder = home(&data, &sandbox);
+        let fit = (0..1_000_000)
+            .take_while(|number| File::create(folder.join(format!("{number:07}"))).is_ok())
+            .count();
+        // Names and inodes are metadata, of which an empty file has about 400 bytes: 80,000 files here, and five
+        // million in the two GiB of the smallest size.
+        assert!((20_000..200_000).contains(&fit), "{fit}");
         pool.close();
     });
 }

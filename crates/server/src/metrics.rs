@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Duration};
 
-use fsa_driver::Regions;
+use fsa_driver::{Regions, StoragePoolStatus};
 use http::{Method, StatusCode};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::{
@@ -126,6 +126,60 @@ impl Collector for DatabaseServers {
     }
 }
 
+/// The storage pools of the regions that have one, collected on each scrape.
+struct StoragePools(Regions);
+
+impl std::fmt::Debug for StoragePools {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("StoragePools")
+    }
+}
+
+impl Collector for StoragePools {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        type Value = fn(&StoragePoolStatus) -> u64;
+        const GAUGES: [(&str, &str, Value); 5] = [
+            ("storage_pool_size_bytes", "Size of the storage pool", |pool| {
+                pool.size_bytes
+            }),
+            (
+                "storage_pool_free_bytes",
+                "Bytes that files may still fill",
+                |pool| pool.free_bytes,
+            ),
+            ("storage_pool_metadata_bytes", "Bytes used by metadata", |pool| {
+                pool.metadata_bytes
+            }),
+            (
+                "storage_pool_full",
+                "1 if the pool is so full that nothing is started",
+                |pool| u64::from(pool.full),
+            ),
+            (
+                "storage_pool_device_errors",
+                "Errors of the pool's devices",
+                |pool| pool.device_errors,
+            ),
+        ];
+        let pools: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|region| Some((region.name.as_str(), region.driver.storage_pool()?)))
+            .collect();
+        if pools.is_empty() {
+            return Ok(());
+        }
+        for (name, help, value) in GAUGES {
+            let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (region, pool) in &pools {
+                let number = i64::try_from(value(pool)).unwrap_or(i64::MAX);
+                ConstGauge::new(number).encode(gauge.encode_family(&[("region", *region)])?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Metrics {
     /// Metrics of a process with these regions.
     #[must_use]
@@ -133,6 +187,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("fsa");
         registry.register_collector(Box::new(RegionCalls(regions.clone())));
         registry.register_collector(Box::new(DatabaseServers(regions.clone())));
+        registry.register_collector(Box::new(StoragePools(regions.clone())));
         let requests = Family::default();
         // Half a millisecond to half a minute, in seconds.
         let latency = Family::new_with_constructor(

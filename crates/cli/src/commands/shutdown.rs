@@ -19,7 +19,9 @@ use crate::{
 };
 
 pub fn run(shutdown: Shutdown) -> Outcome {
-    let config = config::serve(shutdown.serve, Uid::effective().is_root())?;
+    let mut config = config::serve(shutdown.serve, Uid::effective().is_root())?;
+    // The storage as it is: a move to another one needs everything stopped first.
+    config.storage = None;
     if !config.data_dir.join("run").exists() {
         output::notice(&format!(
             "No server has ever run on {}.",

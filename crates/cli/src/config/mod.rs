@@ -172,15 +172,15 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
     })
 }
 
-/// Where volumes are, if that is set.
+/// Where volumes are.
 fn storage(settings: &Settings) -> Result<Option<Storage>, Failure> {
     match settings.storage.as_deref() {
-        None | Some("") => Ok(None),
+        None | Some("" | "auto") => Ok(Some(Storage::Auto)),
         Some("copy") => Ok(Some(Storage::Copy)),
         Some("btrfs") => Ok(Some(Storage::Btrfs)),
         Some(path) if Path::new(path).is_absolute() => Ok(Some(Storage::Device(path.into()))),
         Some(other) => Err(Failure::usage(format!(
-            "storage is copy, btrfs or the absolute path of a block device, and not {other}"
+            "storage is auto, copy, btrfs or the absolute path of a block device, and not {other}"
         ))),
     }
 }

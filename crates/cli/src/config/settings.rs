@@ -92,7 +92,7 @@ settings! {
         /// OCI archive of the template `web`, or an image reference [default: none]
         #[arg(long, env = "FSA_WEB_IMAGE")]
         pub web_image: String,
-        /// Where projects' files are: copy (plain folders), btrfs (subvolumes with enforced quotas; as root), or the path of a block device for btrfs [default: as at the first start, else copy]
+        /// Where projects' files are: auto (as at the first start; a new data folder gets btrfs where that is possible, else plain folders), copy (plain folders), btrfs (subvolumes with enforced quotas; as root), or the path of a block device for btrfs [default: auto]
         #[arg(long, env = "FSA_STORAGE")]
         pub storage: String,
         /// Size of the file that holds btrfs in the data folder, in MiB; a larger value enlarges it [default: half of the free space at the first start]

@@ -114,7 +114,8 @@ impl Client {
         })
     }
 
-    /// Connects to a runner, and waits until it has started.
+    /// Connects to a runner, and waits until it has started, however long it reports that it goes on
+    /// ([`Push::Busy`]).
     ///
     /// # Errors
     /// The runner's report of why it cannot start.
@@ -125,8 +126,14 @@ impl Client {
                 format!("the runner's socket cannot be watched ({error})"),
             )
         })?;
-        client.hello().await?;
-        Ok(Arc::new(client))
+        let mut pushes = client.pushes();
+        loop {
+            match client.hello().await {
+                Ok(_) => return Ok(Arc::new(client)),
+                Err(error) if error.failure.kind == FailureKind::Transient && was_busy(&mut pushes) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Ends the runner, and waits until it has unmounted the storage pool.
@@ -296,6 +303,11 @@ impl Shared {
             let _ = sender.send(Err(Failure::new(FailureKind::Transient, why)));
         }
     }
+}
+
+/// Whether the runner reported since the last call that its start goes on.
+fn was_busy(pushes: &mut broadcast::Receiver<Push>) -> bool {
+    std::iter::from_fn(|| pushes.try_recv().ok()).any(|push| push == Push::Busy)
 }
 
 /// Removes a request when its caller stops waiting.

@@ -9,14 +9,16 @@ mod layers;
 mod operations;
 mod snapshots;
 mod sockets;
+mod storage_watch;
 
 use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 pub(crate) use client::unexpected;
 pub use client::{Client, RunnerLink};
-use fsa_driver::{DriverError, Result, keyed_mutex::KeyedMutex};
+use fsa_driver::{DriverError, Result, StoragePoolStatus, keyed_mutex::KeyedMutex};
 use fsa_model::{FailureKind, ResourceName};
 pub use layers::RunnerLayers;
+use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -66,7 +68,9 @@ pub struct LocalDriver {
     hello: Hello,
     nameservers: Vec<Ipv4Addr>,
     stop_grace: Duration,
+    storage_pool: Arc<Mutex<Option<StoragePoolStatus>>>,
     _image_sweep: AbortOnDropHandle<()>,
+    _storage_watch: AbortOnDropHandle<()>,
 }
 
 impl LocalDriver {
@@ -115,7 +119,11 @@ impl LocalDriver {
             let images = images.clone();
             async move { images.sweep_periodically(config.image_sweep_interval).await }
         });
+        let storage_pool = Arc::default();
+        let storage_watch = tokio::spawn(storage_watch::run(Arc::clone(&client), Arc::clone(&storage_pool)));
         Ok(Arc::new(Self {
+            storage_pool,
+            _storage_watch: AbortOnDropHandle::new(storage_watch),
             _image_sweep: AbortOnDropHandle::new(image_sweep),
             sockets: Arc::new(sockets::Sockets::open(&config.runner.data_dir).map_err(unusable)?),
             sandbox_locks: KeyedMutex::default(),

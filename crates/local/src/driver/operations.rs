@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Observed, Requeue, Result,
-    keyed_mutex::KeyedMutexGuard,
+    StoragePoolStatus, keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
     ContainerState, Failure, FailureKind, Image, SandboxRef, SandboxSpec, SnapshotId, VolumeId,
@@ -249,7 +249,7 @@ impl Driver for LocalDriver {
         Box::pin(pushes.filter_map(async |push| match push {
             Ok(Push::Exited { sandbox, .. }) => Some(Requeue::Sandbox(sandbox)),
             // The next connection starts it again.
-            Ok(Push::DatabaseExited(_)) => None,
+            Ok(Push::DatabaseExited(_) | Push::Busy) => None,
             Ok(Push::WorkerStarted | Push::Failed(_)) | Err(BroadcastStreamRecvError::Lagged(_)) => {
                 Some(Requeue::Everything)
             }
@@ -271,6 +271,10 @@ impl Driver for LocalDriver {
             (Response::Usage(usage), _) => Ok(usage),
             (other, _) => Err(unexpected(&other)),
         }
+    }
+
+    fn storage_pool(&self) -> Option<StoragePoolStatus> {
+        *self.storage_pool.lock()
     }
 
     async fn disk(&self, sandbox: &SandboxRef) -> Result<Option<u64>> {

@@ -18,6 +18,8 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Storage {
+    /// As [`Self::Btrfs`] with a file in a new data folder, if this machine can; else plain folders.
+    Auto,
     /// Plain folders in the data folder.
     Copy,
     /// Subvolumes: of the data folder's file system where that is btrfs, else of a file in it.

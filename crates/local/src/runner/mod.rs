@@ -38,7 +38,18 @@ pub mod supervisor;
 pub mod unpack;
 pub mod userns;
 
-use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
 
 pub use config::{RunnerConfig, Storage};
 use fsa_model::{Failure, VolumeId};
@@ -50,6 +61,25 @@ use crate::protocol::{Hello, Message, Push, machine as failure};
 
 /// Bytes of stack of a thread that serves one request. No code here recurses deeply.
 pub(crate) const STACK: usize = 512 * 1024;
+
+/// Interval of notifications that the runner is still being opened.
+const BUSY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Does work that may take long (recovery of a file system, a move of all volumes), and notifies `fsa serve`, which
+/// waits for its first answer, that it goes on.
+fn while_reporting<T>(socket: &OwnedFd, work: impl FnOnce() -> T) -> T {
+    let (done, ended) = mpsc::sync_channel::<()>(0);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while ended.recv_timeout(BUSY_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                let _ = crate::protocol::send(socket, &Message::Push(Push::Busy), &[]);
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
 
 /// The state of the runner.
 pub struct Runner {
@@ -115,7 +145,9 @@ impl Runner {
         if let Err(error) = deferred_delete.empty() {
             tracing::warn!(%error, "deferred deletions of an earlier runner failed");
         }
-        let storage = storage::StoragePool::open(&config, &layout, privilege_mode)?;
+        let storage = while_reporting(&socket, || {
+            storage::StoragePool::open(&config, &layout, privilege_mode)
+        })?;
         let cgroups = privilege_mode.cgroups(&layout);
         cgroups.thaw_all();
         let runtime = oci::Runtime::new(config.runtime.clone(), layout.runtime_root(), !cgroups.any());
@@ -140,6 +172,7 @@ impl Runner {
         let (networks, no_egress) = network::Networks::open(privilege_mode, &layout, &config);
         let mut hello = host_probe::probe(privilege_mode, &config, &layout, &runtime, &cgroups);
         hello.warnings.extend(no_egress);
+        hello.warnings.extend(storage.why_not_btrfs());
         let runner = Arc::new(Self {
             privilege_mode,
             networks,

@@ -26,9 +26,15 @@ pub fn check_storage(config: &ServeConfig) -> Option<Check> {
             Some(program())
         }
         Ok(status) => Some(storage_check(&status)),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Some(Check::good(NAME, "plain folders (copy), without disk limits"))
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(Check::good(
+            NAME,
+            match config.storage {
+                Some(Storage::Auto) => {
+                    "the first start makes a pool on btrfs if it can, else plain folders (copy)"
+                }
+                _ => "plain folders (copy), without disk limits",
+            },
+        )),
         Err(error) => Some(Check::new(
             NAME,
             CheckState::Bad,
@@ -81,6 +87,17 @@ pub fn storage_check(status: &StorageStatus) -> Check {
             format!("{message}: delete projects or files, or enlarge it (--storage-size-mib)"),
         );
     }
+    if status.device_errors > 0 {
+        return Check::new(
+            NAME,
+            CheckState::Warning,
+            format!(
+                "{message}: btrfs has counted {} errors of its disk: the kernel's log (dmesg) has them; back up the \
+                 data folder",
+                status.device_errors
+            ),
+        );
+    }
     if status.lacking_bytes > 0 {
         return Check::new(
             NAME,
@@ -108,6 +125,9 @@ mod tests {
             mounted: true,
             size_bytes: 100_000_000_000,
             free_bytes: 50_000_000_000,
+            metadata_bytes: 1_000_000_000,
+            full: false,
+            device_errors: 0,
             lacking_bytes: 0,
         }
     }
@@ -126,6 +146,10 @@ mod tests {
             lacking_bytes: 3_000_000_000,
             ..pool()
         };
+        let faulty = StorageStatus {
+            device_errors: 3,
+            ..pool()
+        };
         let idle = StorageStatus {
             mounted: false,
             size_bytes: 0,
@@ -142,6 +166,7 @@ mod tests {
             (full, CheckState::Bad, "--storage-size-mib"),
             (almost_full, CheckState::Warning, "almost full"),
             (sparse, CheckState::Warning, "3000 MB more"),
+            (faulty, CheckState::Warning, "3 errors"),
             (idle, CheckState::Good, "not mounted"),
             (folders, CheckState::Good, "without disk limits"),
         ] {

@@ -59,8 +59,24 @@ impl Runner {
                 "the files of the project's database are missing",
             ));
         }
+        let limit = u64::from(record.setup.resources.disk_limit_mib) << 20;
+        if let Err(error) = self.storage.release_database_room(volume, limit) {
+            tracing::warn!(%volume, %error, "the limit of a volume could not be set");
+        }
         let begun = Instant::now();
-        let started = self.try_start_server(entry, volume, &files, record);
+        let mut started = self.try_start_server(entry, volume, &files, record.clone());
+        if started.is_err() && entry.running.lock().is_none() {
+            match self.storage.grant_database_room(volume, limit) {
+                Ok(true) => {
+                    tracing::warn!(%volume, "a database server gets room to start in a full volume");
+                    // What it may have made is in the record.
+                    let record = files.read().ok().flatten().unwrap_or(record);
+                    started = self.try_start_server(entry, volume, &files, record);
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%volume, %error, "the limit of a volume could not be set"),
+            }
+        }
         match &started {
             Ok(()) => tracing::info!(%volume, took = ?begun.elapsed(), "started a database server"),
             Err(failure) => tracing::warn!(%volume, %failure, "a database server could not be started"),

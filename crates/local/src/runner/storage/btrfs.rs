@@ -8,23 +8,20 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use fsa_model::{SandboxRef, VolumeId};
-use rustix::{
-    mount::{MountFlags, MountPropagationFlags, UnmountFlags},
-    process::geteuid,
-};
+use rustix::mount::UnmountFlags;
 use uuid::Uuid;
 
 use super::{
-    POOL_FILE, SandboxFiles, VolumeUsage, ioctl, loop_device, make_home,
+    POOL_FILE, SandboxFiles, VolumeUsage, database_room, ioctl, make_home,
+    mounting::{format, mount, mount_file},
     quota_group::group_of,
     record::{Record, Source},
     status,
 };
-use crate::runner::{config::PATH, deferred_delete::DeferredDelete, layout::Layout};
+use crate::runner::{deferred_delete::DeferredDelete, layout::Layout};
 
 /// `BTRFS_SUPER_MAGIC` (statfs(2)).
 const MAGIC: i64 = 0x9123_683E;
@@ -65,6 +62,8 @@ pub enum PoolError {
     Quota(io::Error),
     #[error("{0} MiB are too few for a storage pool: give --storage-size-mib at least {minimum}", minimum = FILE_MIN / MIB)]
     TooSmall(u64),
+    #[error("its disk has {0} MB free, too few for a pool on btrfs that is made by default")]
+    LittleRoom(u64),
     #[error("the storage pool cannot be opened ({0})")]
     Io(#[from] io::Error),
 }
@@ -191,15 +190,19 @@ impl BtrfsPool {
     /// The file system's.
     pub fn limit(&self, volume: VolumeId, bytes: u64, starting: bool) -> io::Result<()> {
         let folder = File::open(self.volume(volume))?;
+        let (used, limit) = self.quota(&folder)?;
         let room = match starting {
-            true => self.quota(&folder)?.0.saturating_add(START_ROOM),
+            true => used.saturating_add(START_ROOM),
             false => 0,
         };
-        let bytes = bytes.max(room);
-        if let Some(group) = group_of(&folder)? {
-            ioctl::limit_group(&folder, group, bytes)?;
+        self.set_quota(&folder, database_room::kept(used, limit, bytes).max(room))
+    }
+
+    pub(super) fn set_quota(&self, volume: &File, bytes: u64) -> io::Result<()> {
+        if let Some(group) = group_of(volume)? {
+            ioctl::limit_group(volume, group, bytes)?;
         }
-        ioctl::limit_group(&folder, 0, bytes)
+        ioctl::limit_group(volume, 0, bytes)
     }
 
     /// Deletes a volume, and waits until that is on disk: after a power cut it would be back, and
@@ -324,72 +327,4 @@ pub(super) fn trash_of(subvolume: &Path) -> DeferredDelete {
 #[must_use]
 pub fn is_btrfs(folder: &Path) -> bool {
     rustix::fs::statfs(folder).is_ok_and(|stat| stat.f_type == MAGIC)
-}
-
-/// Makes a file system, whose id is returned. mkfs.btrfs refuses a device that holds one already.
-fn format(path: &Path) -> Result<Uuid, PoolError> {
-    let fsid = Uuid::new_v4();
-    let output = Command::new("mkfs.btrfs")
-        .args(["--quiet", "--label", "fsa", "--uuid", &fsid.to_string()])
-        .arg(path)
-        .env("PATH", PATH)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => PoolError::NoProgram,
-            _ => PoolError::Io(error),
-        })?;
-    if output.status.success() {
-        return Ok(fsid);
-    }
-    Err(PoolError::Format {
-        path: path.display().to_string(),
-        message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
-}
-
-fn mount_file(path: &Path, target: &Path, size: Option<u64>) -> Result<(), PoolError> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => PoolError::FileGone {
-                path: path.display().to_string(),
-            },
-            _ => PoolError::Io(error),
-        })?;
-    let grows = size.filter(|&size| file.metadata().is_ok_and(|metadata| metadata.len() < size));
-    if let Some(size) = grows {
-        file.set_len(size)?;
-    }
-    // Open until the file system is mounted, so that the device stays attached.
-    let attached = loop_device::attach(&file).map_err(PoolError::NoLoop)?;
-    if grows.is_some() {
-        ioctl::grow_loop(&attached.device)?;
-    }
-    mount(&attached.path, target)?;
-    if grows.is_some() {
-        ioctl::grow_file_system(File::open(target)?)?;
-    }
-    Ok(())
-}
-
-fn mount(device: &Path, target: &Path) -> Result<(), PoolError> {
-    debug_assert!(geteuid().is_root(), "a pool is mounted by root alone");
-    let flags = MountFlags::NOATIME | MountFlags::NODEV;
-    // Freed blocks are given back to the file system below. A commit every 5 s, as ext4's, bounds
-    // what a power cut loses, and how long deleted files count.
-    rustix::mount::mount(device, target, "btrfs", flags, c"discard=async,commit=5").map_err(|error| {
-        match error {
-            rustix::io::Errno::NODEV => PoolError::NoBtrfs,
-            error => PoolError::Mount {
-                path: device.display().to_string(),
-                error: error.into(),
-            },
-        }
-    })?;
-    // A sandbox that starts meanwhile gets no copy of it.
-    rustix::mount::mount_change(target, MountPropagationFlags::PRIVATE).map_err(io::Error::from)?;
-    Ok(())
 }

@@ -17,6 +17,8 @@ pub(super) const DISK_ENTRIES: u32 = 200_000;
 pub struct CopyPool {
     pub(super) layout: Layout,
     pub(super) deferred_delete: DeferredDelete,
+    /// Set where btrfs was tried first.
+    pub(super) why_not_btrfs: Option<String>,
 }
 
 impl CopyPool {
@@ -25,6 +27,7 @@ impl CopyPool {
         Self {
             deferred_delete: DeferredDelete::new(layout.deferred_delete()),
             layout,
+            why_not_btrfs: None,
         }
     }
 

@@ -6,12 +6,16 @@
 pub mod btrfs;
 pub mod copy;
 mod copy_tree;
+mod database_room;
 pub mod diff;
 mod exclusive;
 mod ioctl;
 mod loop_device;
+mod mounting;
+mod moving;
 mod quota_group;
 pub mod record;
+mod same_tree;
 pub mod snapshots;
 mod snapshots_btrfs;
 mod snapshots_copy;
@@ -27,11 +31,12 @@ use std::{
 use btrfs::{BtrfsPool, PoolError};
 use copy::CopyPool;
 use fsa_model::{Failure, FailureKind, SandboxRef, VolumeId, sandboxd::USER_ID};
-use record::{Facts, Plan, Record};
+use moving::PlainVolumes;
+use record::{Facts, Plan, Record, Source};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{RunnerConfig, layout::Layout, privilege_mode::PrivilegeMode};
-use crate::protocol::{StorageBackend, machine};
+use crate::protocol::machine;
 
 /// The sparse file of a pool, in the runner's folder.
 const POOL_FILE: &str = "pool.btrfs";
@@ -39,6 +44,8 @@ const POOL_FILE: &str = "pool.btrfs";
 const FREE_MIN: u64 = 512 << 20;
 /// The same for a small pool: a part of its size.
 const FREE_MIN_PART: u64 = 20;
+/// Free bytes of a disk on which a pool is made without being asked for: half of it is the pool's.
+const AUTO_FREE_MIN: u64 = 8 << 30;
 
 /// The volumes of all branches.
 pub enum StoragePool {
@@ -81,25 +88,83 @@ impl StoragePool {
         // Several servers may start on one data folder at once.
         let lock = File::create(layout.folder().join("storage.lock")).map_err(failed)?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-        let plain = CopyPool::new(layout.clone());
+        let mut plain = CopyPool::new(layout.clone());
+        let volumes = PlainVolumes::find(layout).map_err(failed)?;
         let facts = Facts {
             rootless: privilege_mode == PrivilegeMode::Rootless,
-            has_folders: !plain.list().map_err(failed)?.is_empty(),
+            has_folders: !volumes.is_empty(),
             on_btrfs: btrfs::is_btrfs(layout.folder()),
         };
         let record = Record::read(layout.folder()).map_err(failed)?;
         let size = config.storage_size_mib.map(|mebibytes| mebibytes << 20);
-        let opened = match record::plan(record, config.storage.as_ref(), facts).map_err(machine)? {
+        let plan = record::plan(record, config.storage.as_ref(), facts).map_err(machine)?;
+        if plan != Plan::Copy && !volumes.is_empty() {
+            moving::check_nothing_runs(layout).map_err(machine)?;
+        }
+        let (source, pool) = match plan {
             Plan::Copy => {
                 plain.recover_snapshots();
                 return Ok(Self::Copy(plain));
             }
-            Plan::Create(source) => BtrfsPool::create(layout, source, size),
-            Plan::Open { source, fsid } => BtrfsPool::open(layout, &source, fsid, size),
+            Plan::Create(source) => (source.clone(), BtrfsPool::create(layout, source, size)),
+            Plan::TryCreate(source) => match try_create(layout, source.clone(), size) {
+                Ok(pool) => (source, Ok(pool)),
+                Err(error) => {
+                    plain.why_not_btrfs = Some(error.to_string());
+                    mounting::remove_unused(layout).map_err(failed)?;
+                    return Ok(Self::Copy(plain));
+                }
+            },
+            Plan::Open { source, fsid } => (source.clone(), BtrfsPool::open(layout, &source, fsid, size)),
         };
-        opened
-            .map(Self::Btrfs)
-            .map_err(|error: PoolError| machine(error.to_string()))
+        let pool = pool.map_err(|error: PoolError| machine(error.to_string()))?;
+        if !volumes.is_empty() {
+            let moved = Self::move_volumes(layout, &plain, &pool, &source, &volumes);
+            if let Err(failure) = moved {
+                pool.close();
+                return Err(failure);
+            }
+        }
+        Ok(Self::Btrfs(pool))
+    }
+
+    fn move_volumes(
+        layout: &Layout,
+        plain: &CopyPool,
+        pool: &BtrfsPool,
+        source: &Source,
+        volumes: &PlainVolumes,
+    ) -> Result<(), Failure> {
+        let failed = |error: io::Error| {
+            machine(format!(
+                "the projects' files could not be moved to the storage pool ({error}); nothing is lost, and the next \
+                 start goes on"
+            ))
+        };
+        // On the data folder's own file system the copies share the blocks.
+        if *source != Source::Folder {
+            let free = status::of_folder(layout.folder()).map_err(failed)?.free_bytes;
+            let below = match source {
+                Source::File => Some(status::of_file_system(layout.folder()).map_err(failed)?.1),
+                Source::Folder | Source::Device(_) => None,
+            };
+            moving::check_room(volumes, plain, free, below).map_err(machine)?;
+        }
+        plain.recover_snapshots();
+        moving::move_all(plain, pool, volumes).map_err(failed)
+    }
+
+    /// Why a new data folder has plain folders, and not btrfs, which is the default.
+    #[must_use]
+    pub fn why_not_btrfs(&self) -> Option<String> {
+        match self {
+            Self::Copy(pool) => pool.why_not_btrfs.as_ref().map(|reason| {
+                format!(
+                    "projects' files are in plain folders, without disk limits and fast snapshots: {reason}"
+                )
+            }),
+            Self::Btrfs(_) => None,
+        }
     }
 
     /// Ends the use of the pool by this process.
@@ -236,6 +301,15 @@ impl StoragePool {
     }
 }
 
+/// Makes a pool that nobody asked for, where its disk has room for it.
+fn try_create(layout: &Layout, source: Source, size: Option<u64>) -> Result<BtrfsPool, PoolError> {
+    let free = status::of_file_system(layout.folder())?.1;
+    if size.is_none() && free < AUTO_FREE_MIN {
+        return Err(PoolError::LittleRoom(free / 1_000_000));
+    }
+    BtrfsPool::create(layout, source, size)
+}
+
 /// Refuses new work in a full pool, with the figures.
 ///
 /// # Errors
@@ -243,8 +317,7 @@ impl StoragePool {
 pub fn check_room(layout: &Layout) -> Result<(), Failure> {
     let status = status::of_folder(layout.folder())
         .map_err(|error| machine(format!("the storage pool cannot be inspected ({error})")))?;
-    let required = FREE_MIN.min(status.size_bytes / FREE_MIN_PART);
-    if status.backend == StorageBackend::Copy || status.free_bytes >= required {
+    if !status.full {
         return Ok(());
     }
     Err(Failure::new(
@@ -254,7 +327,7 @@ pub fn check_room(layout: &Layout) -> Result<(), Failure> {
              enlarge it (--storage-size-mib)",
             status.free_bytes / 1_000_000,
             status.size_bytes / 1_000_000,
-            required / 1_000_000
+            status::required(status.size_bytes) / 1_000_000
         ),
     ))
 }

@@ -44,6 +44,17 @@ impl Record {
         }
     }
 
+    /// Removes the record of a pool that could not be made.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn remove(runner: &Path) -> io::Result<()> {
+        match fs::remove_file(runner.join(NAME)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the record, and waits for the disk: without it the pool's volumes would not be found.
     ///
     /// # Errors
@@ -78,9 +89,12 @@ pub enum Plan {
         fsid: Uuid,
     },
     Create(Source),
+    /// Plain folders where that fails.
+    TryCreate(Source),
 }
 
-/// Decides by the record and the setting. Existing volumes are never moved.
+/// Decides by the record and the setting. Volumes in plain folders are moved to a pool ([`super::moving`]), and never
+/// back.
 ///
 /// # Errors
 /// Why the setting cannot be followed, and what to do.
@@ -93,11 +107,13 @@ pub fn plan(record: Option<Record>, setting: Option<&Storage>, facts: Facts) -> 
     };
     match (record, setting) {
         (None, None | Some(Storage::Copy)) => Ok(Plan::Copy),
+        // Nobody asked for a move, or for quotas on a file system that is not ours alone.
+        (None, Some(Storage::Auto)) if facts.rootless || facts.has_folders || facts.on_btrfs => {
+            Ok(Plan::Copy)
+        }
+        (None, Some(Storage::Auto)) => Ok(Plan::TryCreate(Source::File)),
         (_, _) if facts.rootless => {
             Err("storage on btrfs needs root: start fsa serve as root, or set storage to copy".into())
-        }
-        (None, Some(Storage::Btrfs | Storage::Device(_))) if facts.has_folders => {
-            conflict("in plain folders (copy)", "btrfs")
         }
         (None, Some(Storage::Btrfs)) if facts.on_btrfs => Ok(Plan::Create(Source::Folder)),
         (None, Some(Storage::Btrfs)) => Ok(Plan::Create(Source::File)),
@@ -153,8 +169,29 @@ mod tests {
     }
 
     #[test]
+    fn without_a_choice_a_new_data_folder_gets_btrfs_where_that_concerns_nothing_else() {
+        let auto = |facts| plan(None, Some(&Storage::Auto), facts).unwrap();
+        assert_eq!(auto(PLAIN), Plan::TryCreate(Source::File));
+        let rootless = Facts {
+            rootless: true,
+            ..PLAIN
+        };
+        let with_folders = Facts {
+            has_folders: true,
+            ..PLAIN
+        };
+        let on_btrfs = Facts {
+            on_btrfs: true,
+            ..PLAIN
+        };
+        for facts in [rootless, with_folders, on_btrfs] {
+            assert_eq!(auto(facts), Plan::Copy);
+        }
+    }
+
+    #[test]
     fn a_recorded_pool_is_opened_whether_the_setting_is_there_or_not() {
-        for setting in [None, Some(Storage::Btrfs)] {
+        for setting in [None, Some(Storage::Auto), Some(Storage::Btrfs)] {
             assert_eq!(
                 plan(Some(record(Source::File)), setting.as_ref(), PLAIN),
                 Ok(Plan::Open {
@@ -167,17 +204,12 @@ mod tests {
 
     #[test]
     fn volumes_are_not_left_behind_by_another_setting() {
-        let with_folders = Facts {
-            has_folders: true,
-            ..PLAIN
-        };
         let rootless = Facts {
             rootless: true,
             ..PLAIN
         };
         let device = Storage::Device("/dev/vdb".into());
         for (record, setting, facts, text) in [
-            (None, Storage::Btrfs, with_folders, "plain folders"),
             (Some(record(Source::File)), Storage::Copy, PLAIN, "on btrfs"),
             (Some(record(Source::File)), device, PLAIN, "/dev/vdb"),
             (None, Storage::Btrfs, rootless, "needs root"),

@@ -74,6 +74,8 @@ impl BtrfsPool {
         ioctl::snapshot_subvolume(source, File::open(&folder)?, RESTORING, false)?;
         let (restored, living) = (folder.join(RESTORING), self.volume(volume));
         adopt_root(&restored.join("root"), &sandbox.resource)?;
+        // A snapshot that was moved from plain folders has none.
+        fs::create_dir_all(restored.join("trash"))?;
         trash_of(&restored).empty()?;
         let exists = living.exists();
         if exists && let Some(bytes) = self.quota(&File::open(&living)?)?.1 {

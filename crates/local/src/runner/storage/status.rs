@@ -10,7 +10,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    POOL_FILE,
+    FREE_MIN, FREE_MIN_PART, POOL_FILE,
     record::{Record, Source},
 };
 use crate::protocol::{StorageBackend, StorageStatus};
@@ -31,6 +31,10 @@ pub fn of_folder(runner: &Path) -> io::Result<StorageStatus> {
             mounted: true,
             size_bytes,
             free_bytes,
+            metadata_bytes: 0,
+            // Its disk is not the pool's alone, and nothing is reserved on it.
+            full: false,
+            device_errors: 0,
             lacking_bytes: 0,
         });
     };
@@ -49,14 +53,25 @@ pub fn of_folder(runner: &Path) -> io::Result<StorageStatus> {
         }
         Source::Folder | Source::Device(_) => 0,
     };
+    let mounted = space.is_some();
+    let space = space.unwrap_or_default();
     Ok(StorageStatus {
         backend: StorageBackend::Btrfs,
         path,
-        mounted: space.is_some(),
-        size_bytes: space.as_ref().map_or(0, |space| space.size),
-        free_bytes: space.as_ref().map_or(0, Space::free),
+        mounted,
+        size_bytes: space.size,
+        free_bytes: space.free(),
+        metadata_bytes: space.metadata_used,
+        full: mounted && space.free() < required(space.size),
+        device_errors: space.device_errors,
         lacking_bytes,
     })
+}
+
+/// Bytes that are kept free in a pool of this size.
+#[must_use]
+pub fn required(size: u64) -> u64 {
+    FREE_MIN.min(size / FREE_MIN_PART)
 }
 
 /// Size and free bytes of the file system that holds a folder.
@@ -96,6 +111,8 @@ struct Space {
     allocated: u64,
     data: u64,
     data_used: u64,
+    metadata_used: u64,
+    device_errors: u64,
 }
 
 impl Space {
@@ -116,12 +133,33 @@ fn space(fsid: Uuid) -> Option<Space> {
         // A file system has data and metadata, or both mixed.
         let bytes = |name| number(&folder.join("allocation").join(kind).join(name)).unwrap_or(0);
         space.allocated += bytes("disk_total");
-        if matches!(kind, "data" | "mixed") {
-            space.data += bytes("total_bytes");
-            space.data_used += bytes("bytes_used");
+        match kind {
+            "data" | "mixed" => {
+                space.data += bytes("total_bytes");
+                space.data_used += bytes("bytes_used");
+            }
+            "metadata" => space.metadata_used += bytes("bytes_used"),
+            _ => {}
         }
     }
+    // Linux 5.14.
+    for device in fs::read_dir(folder.join("devinfo"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let counts = fs::read_to_string(device.path().join("error_stats")).unwrap_or_default();
+        space.device_errors += errors(&counts);
+    }
     Some(space)
+}
+
+/// The sum of a device's counters, each on a line after its name (`write_errs 0`).
+fn errors(counts: &str) -> u64 {
+    counts
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum()
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -139,8 +177,16 @@ mod tests {
             allocated: 400,
             data: 200,
             data_used: 150,
+            ..Space::default()
         };
         assert_eq!(space.free(), 650);
+    }
+
+    #[test]
+    fn the_errors_of_a_device_are_summed() {
+        let counts = "write_errs 1\nread_errs 20\nflush_errs 0\ncorruption_errs 300\ngeneration_errs 0\n";
+        assert_eq!(errors(counts), 321);
+        assert_eq!(errors(""), 0);
     }
 
     #[test]
