@@ -15,7 +15,7 @@ declare -A PACKAGES=(
     # npm fetches Node and Claude Code for the image, and runs on any version of Node.
     [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
     # skopeo reads the image as others would; pip fetches the wheels of the tests' applications.
-    [test]="shellcheck skopeo python3 pip jq procps rust-lint"
+    [test]="shellcheck skopeo restic python3 pip jq procps rust-lint"
     # With a font, for the screenshots.
     [browser]="chromium fonts-dejavu-core"
     # `make dev` watches the sources with inotifywait.

@@ -4,7 +4,7 @@
 /** Each crate of ours, with the crates of ours that it may depend on. Dependencies for tests are free. */
 export const crates = {
   'fsa-cli': ['fsa-server', 'fsa-local', 'fsa-kubernetes', 'fsa-web', 'fsa-driver', 'fsa-model'],
-  'fsa-server': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
+  'fsa-server': ['fsa-backup', 'fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
   'fsa-local': ['fsa-driver', 'fsa-model'],
   'fsa-kubernetes': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
   'fsa-driver-testing': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'], // only tests depend on it
@@ -13,6 +13,7 @@ export const crates = {
   'fsa-driver': ['fsa-model'],
   'fsa-model': [],
   'fsa-web': [],
+  'fsa-backup': [],
 };
 
 /**
@@ -40,6 +41,7 @@ export const modules = {
       ['credential_cache', 'github_client', 'login_throttle', 'rate_limit'],
       ['store'], // all SQL
       ['regions', 'metrics'],
+      ['backups'], // content of backups, and the repository
       ['encryption', 'settings'],
       ['pricing'],
       ['error'],
