@@ -3,6 +3,7 @@
 //! Tests can remove its containers, networks, volumes and databases, make calls fail, hang or wait ([`Script`]), and read
 //! the log of calls ([`Log`]).
 
+mod backup;
 mod databases;
 mod sandboxd;
 mod script;
@@ -43,7 +44,7 @@ use snapshots::Snapshot;
 
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
-    Requeue, Result, Warning,
+    Requeue, Result, Warning, backup::VolumeFiles,
 };
 
 /// A start command `echo-on PORT` makes the fake sandboxd listen on the port and echo.
@@ -554,6 +555,10 @@ impl Driver for MemoryDriver {
         to: Option<SnapshotId>,
     ) -> Result<FileChanges> {
         self.world.lock().diff_snapshot(sandbox, from, to)
+    }
+
+    fn volume_files(&self) -> Option<&dyn VolumeFiles> {
+        Some(self)
     }
 
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {

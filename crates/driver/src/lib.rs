@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod keyed_mutex;
 pub mod own_addresses;
 pub mod region;
@@ -270,6 +271,11 @@ pub trait Driver: Send + Sync {
         Err(no_snapshots())
     }
 
+    /// What backups need, where the driver has it.
+    fn volume_files(&self) -> Option<&dyn backup::VolumeFiles> {
+        None
+    }
+
     /// Opens a connection into the sandbox.
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection>;
 
@@ -382,6 +388,11 @@ pub trait Databases: Send + Sync {
     /// the server again.
     async fn release(&self, _database: &DatabaseSpec) -> Result<()> {
         Ok(())
+    }
+
+    /// Dumps for backups, where the provider has them.
+    fn dumps(&self) -> Option<&dyn backup::DatabaseDumps> {
+        None
     }
 
     /// Bytes on disk of the database; `None` if it does not exist or they cannot be measured.

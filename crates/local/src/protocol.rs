@@ -21,6 +21,7 @@ use fsa_model::{
     Failure, FailureKind, ResourceName, Resources, SandboxRef, SnapshotId, VolumeId,
     sandboxd::Usage,
     snapshot::{FileChanges, SnapshotContent},
+    snapshot_files::{HexBytes, SnapshotFolder, SnapshotPath},
 };
 use rustix::{
     fs::MemfdFlags,
@@ -37,7 +38,7 @@ use crate::images::{DiffId, LayerBlob, UnpackedLayer};
 
 /// Both halves are the same program, so they agree unless the program was replaced between their
 /// starts; then the runner refuses the first request.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// A longer message goes through a memfd instead of the packet (the kernel's default limit for
 /// a packet is 208 KiB, `net.core.wmem_default`).
@@ -134,6 +135,20 @@ pub enum Request {
         sandbox: SandboxRef,
         from: SnapshotId,
         to: Option<SnapshotId>,
+    },
+    /// A page of a folder of a snapshot: the entries after the name `after`.
+    ListSnapshot {
+        path: SnapshotPath,
+        after: HexBytes,
+    },
+    /// One descriptor comes back: a regular file of a snapshot, for reading.
+    OpenSnapshotFile {
+        path: SnapshotPath,
+    },
+    /// One descriptor: a pipe, from which a tar stream with the folders `home` and `root` is read. A volume that exists
+    /// is kept.
+    ImportVolume {
+        sandbox: SandboxRef,
     },
     Observe {
         sandbox: SandboxRef,
@@ -247,6 +262,9 @@ pub enum Response {
         bytes: Option<u64>,
     },
     SnapshotDiff(FileChanges),
+    SnapshotFolder(SnapshotFolder),
+    /// With the descriptor of [`Request::OpenSnapshotFile`].
+    SnapshotFile,
     Unpacked(UnpackedLayer),
     Layers {
         layers: Vec<DiffId>,
@@ -562,6 +580,7 @@ pub fn subject(request: &Request) -> Option<&ResourceName> {
         | Request::CreateSnapshot { sandbox, .. }
         | Request::RestoreSnapshot { sandbox, .. }
         | Request::CloneSnapshot { sandbox, .. }
+        | Request::ImportVolume { sandbox }
         | Request::BindDatabaseProxy { sandbox } => Some(&sandbox.resource),
         Request::StartContainer(start) => Some(&start.sandbox.resource),
         _ => None,

@@ -68,6 +68,10 @@ id!(
     SnapshotId
 );
 id!(
+    /// A backup.
+    BackupId
+);
+id!(
     /// An API token (the row, never the secret).
     TokenId
 );

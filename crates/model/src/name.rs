@@ -165,6 +165,20 @@ impl ResourceName {
         Self(format!("{project}{INFIX}{suffix}"))
     }
 
+    /// The name for `seed` that is the same each time, of something that no row names.
+    #[must_use]
+    pub fn derive(project: &ProjectName, seed: &[u8]) -> Self {
+        let suffix: String = seed
+            .iter()
+            .rev()
+            .take(SUFFIX_LENGTH)
+            .map(|byte| char::from(SUFFIX_ALPHABET[usize::from(*byte) % SUFFIX_ALPHABET.len()]))
+            .chain(std::iter::repeat(char::from(SUFFIX_ALPHABET[0])))
+            .take(SUFFIX_LENGTH)
+            .collect();
+        Self(format!("{project}{INFIX}{suffix}"))
+    }
+
     /// Validates a name from outside (a row, a request to the runner).
     ///
     /// # Errors

@@ -20,6 +20,9 @@ pub struct RegionInfo {
     /// Whether its projects have snapshots.
     #[serde(default)]
     pub snapshots: bool,
+    /// Whether its projects can be backed up: it has backups, and the server has a repository.
+    #[serde(default)]
+    pub backups: bool,
 }
 
 /// Result of a check.

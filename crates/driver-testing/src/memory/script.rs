@@ -22,6 +22,9 @@ pub enum Call {
     DeleteSnapshot,
     RestoreSnapshot,
     CloneSnapshot,
+    ListSnapshot,
+    OpenSnapshotFile,
+    ImportVolume,
     Connect,
     Inventory,
     CheckImage,
@@ -39,6 +42,8 @@ impl Call {
         !matches!(
             self,
             Self::Observe
+                | Self::ListSnapshot
+                | Self::OpenSnapshotFile
                 | Self::Connect
                 | Self::Inventory
                 | Self::CheckImage

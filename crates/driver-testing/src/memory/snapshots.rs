@@ -18,8 +18,8 @@ use super::{Files, World};
 /// The files of a volume at one moment, by path.
 #[derive(Clone, Default)]
 pub(super) struct Snapshot {
-    home: BTreeMap<String, Bytes>,
-    root: BTreeMap<String, Bytes>,
+    pub home: BTreeMap<String, Bytes>,
+    pub root: BTreeMap<String, Bytes>,
 }
 
 impl Snapshot {

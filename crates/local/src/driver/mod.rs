@@ -3,6 +3,7 @@
 //! Start it in this order: [`RunnerLink::start`] as root, [`crate::privileges::drop_privileges`],
 //! a tokio runtime, [`LocalDriver::open`].
 
+mod backup;
 mod boot;
 mod client;
 mod layers;

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Observed, Requeue, Result,
-    StoragePoolStatus, keyed_mutex::KeyedMutexGuard,
+    StoragePoolStatus, backup::VolumeFiles, keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
     ContainerState, Failure, FailureKind, Image, SandboxRef, SandboxSpec, SnapshotId, VolumeId,
@@ -232,6 +232,10 @@ impl Driver for LocalDriver {
             (Response::SnapshotDiff(changes), _) => Ok(changes),
             (other, _) => Err(unexpected(&other)),
         }
+    }
+
+    fn volume_files(&self) -> Option<&dyn VolumeFiles> {
+        Some(self)
     }
 
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {

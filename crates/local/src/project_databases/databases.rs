@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use fsa_driver::{Databases, DriverError, ObservedDatabase, Result, ServerCounts};
+use fsa_driver::{Databases, DriverError, ObservedDatabase, Result, ServerCounts, backup::DatabaseDumps};
 use fsa_model::{
     DatabaseSpec, FailureKind, ResourceName, VolumeId,
     spec::{Credentials, role_of},
@@ -125,6 +125,10 @@ impl Databases for ProjectDatabases {
         self.request_stop(database.volume, StopWhen::Always)
             .await
             .map(drop)
+    }
+
+    fn dumps(&self) -> Option<&dyn DatabaseDumps> {
+        Some(self)
     }
 
     async fn disk(&self, resource: &ResourceName) -> Result<Option<u64>> {

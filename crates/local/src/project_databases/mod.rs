@@ -12,6 +12,7 @@
 
 mod connection;
 mod databases;
+mod dumps;
 mod idle;
 mod requests;
 mod setup;
@@ -70,6 +71,8 @@ pub struct ProjectDatabases {
     /// As last observed.
     running: AtomicU64,
     upgrade: OnceLock<upgrade::Upgrade>,
+    /// The folder of PostgreSQL's programs, if that is set.
+    programs: OnceLock<PathBuf>,
 }
 
 /// A role's recorded verifier, and a digest of the password that it was found to be of.
@@ -86,6 +89,7 @@ impl ProjectDatabases {
         Ok(Arc::new(Self {
             folder: data.to_owned(),
             upgrade: OnceLock::new(),
+            programs: OnceLock::new(),
             client,
             sockets: Sockets::open(&data.join(crate::runner::layout::SOCKETS))?,
             changes: KeyedMutex::default(),
@@ -97,6 +101,13 @@ impl ProjectDatabases {
             stops: AtomicU64::new(0),
             running: AtomicU64::new(0),
         }))
+    }
+
+    /// Sets the folder of PostgreSQL's programs, from which dumps are made; by default the machine's packages are used.
+    pub fn use_programs(&self, folder: Option<PathBuf>) {
+        if let Some(folder) = folder {
+            let _ = self.programs.set(folder);
+        }
     }
 
     /// Starts the server of a volume where it does not run, and returns when it accepts clients.

@@ -4,6 +4,7 @@
 //! reads requests; the other modules carry them out. It ends when `fsa serve` does; the sandboxes
 //! continue without it.
 
+pub mod backup;
 pub mod base_rootfs;
 pub mod bundle;
 pub mod cgroup;

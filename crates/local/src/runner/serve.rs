@@ -223,6 +223,25 @@ fn perform(
         Request::DiffSnapshot { sandbox, from, to } => {
             plain(Response::SnapshotDiff(runner.diff_snapshot(&sandbox, from, to)?))
         }
+        Request::ListSnapshot { path, after } => {
+            plain(Response::SnapshotFolder(runner.list_snapshot(&path, &after.0)?))
+        }
+        Request::OpenSnapshotFile { path } => {
+            Ok((Response::SnapshotFile, vec![runner.open_snapshot_file(&path)?]))
+        }
+        Request::ImportVolume { sandbox } => {
+            let [archive]: [OwnedFd; 1] = descriptors.try_into().map_err(|_| {
+                Failure::new(
+                    FailureKind::Internal,
+                    "a volume was to be made without an archive",
+                )
+            })?;
+            let imported =
+                sandboxes.exclusively(&sandbox.resource, |_| runner.import_volume(&sandbox, archive));
+            sandboxes.forget(&sandbox.resource);
+            imported?;
+            plain(Response::Done)
+        }
         Request::Observe { sandbox } => plain(Response::Observed(Box::new(runner.observe(&sandbox)))),
         Request::Inventory => plain(Response::Inventory {
             sandboxes: runner.inventory()?,

@@ -15,6 +15,7 @@ mod entry_path;
 mod layer_marker;
 mod pipeline;
 mod tree;
+mod volume;
 
 use std::{
     fs::{self, File, Permissions},
@@ -30,6 +31,7 @@ pub use deferred_link::{DeferredLink, make as make_links};
 use fsa_model::{Failure, FailureKind};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 pub use tree::{Limits, Rules};
+pub use volume::unpack_volume;
 
 use self::layer_marker::LayerMarker;
 use super::keyed_mutex::KeyedMutex;
@@ -78,7 +80,17 @@ impl UnpackError {
     /// Same as [`Self::failure`], for a layer that is unpacked already.
     #[must_use]
     pub fn failure_of(&self, layer: &DiffId) -> Failure {
-        let kind = match self {
+        let hex = layer.hex();
+        Failure::new(
+            self.kind(),
+            format!("the image's layer {} could not be unpacked: {self}", &hex[..12]),
+        )
+    }
+
+    /// Whether the archive or the machine is the cause.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
             Self::WrongDigest { .. }
             | Self::WrongDiffId { .. }
             | Self::Damaged(_)
@@ -88,12 +100,7 @@ impl UnpackError {
             Self::BlobMissing(_) | Self::DiskFull(_) | Self::Write { .. } | Self::Machine { .. } => {
                 FailureKind::Machine
             }
-        };
-        let hex = layer.hex();
-        Failure::new(
-            kind,
-            format!("the image's layer {} could not be unpacked: {self}", &hex[..12]),
-        )
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! are moved, the cluster is stopped and its folder renamed; nothing of it is deleted.
 
 mod old_cluster;
-mod transfer;
+pub(super) mod transfer;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -95,7 +95,7 @@ impl ProjectDatabases {
         Ok(())
     }
 
-    fn socket_path(&self, volume: VolumeId) -> std::path::PathBuf {
+    pub(in crate::project_databases) fn socket_path(&self, volume: VolumeId) -> std::path::PathBuf {
         self.folder
             .join(crate::runner::layout::SOCKETS)
             .join(volume.to_string())
@@ -144,7 +144,7 @@ async fn dump_and_restore(old: &OldCluster, database: &OldDatabase, socket: &Pat
     Ok(())
 }
 
-fn program(path: &Path) -> Command {
+pub(in crate::project_databases) fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command
         .env_clear()
@@ -159,7 +159,7 @@ fn program(path: &Path) -> Command {
 }
 
 /// The messages of a program that failed.
-async fn end(mut child: Child) -> std::io::Result<Option<String>> {
+pub(in crate::project_databases) async fn end(mut child: Child) -> std::io::Result<Option<String>> {
     let mut messages = Vec::new();
     if let Some(stderr) = child.stderr.take() {
         stderr.take(OUTPUT_MAX).read_to_end(&mut messages).await?;

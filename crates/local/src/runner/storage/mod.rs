@@ -9,6 +9,8 @@ mod copy_tree;
 mod database_room;
 pub mod diff;
 mod exclusive;
+pub mod export;
+pub mod import;
 mod ioctl;
 mod loop_device;
 mod mounting;

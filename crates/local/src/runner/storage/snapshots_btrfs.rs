@@ -16,6 +16,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::{
     btrfs::{BtrfsPool, trash_of},
     exclusive::exclusive_bytes,
+    import::publish,
     ioctl,
     quota_group::{forget_quota_group, join_quota_group},
     snapshots::adopt_root,
@@ -62,6 +63,20 @@ impl BtrfsPool {
             return Ok(());
         }
         self.replace(sandbox, from, snapshot)
+    }
+
+    /// The empty subvolume in which a volume is made from an archive.
+    pub(super) fn import_stage(&self, volume: VolumeId) -> io::Result<PathBuf> {
+        let folder = self.snapshots_of(volume);
+        fs::create_dir_all(&folder)?;
+        self.delete_beside(volume, RESTORING)?;
+        ioctl::create_subvolume(File::open(&folder)?, RESTORING)?;
+        Ok(folder.join(RESTORING))
+    }
+
+    /// Makes the filled subvolume of [`Self::import_stage`] the volume.
+    pub(super) fn finish_import(&self, volume: VolumeId) -> io::Result<()> {
+        publish(&self.snapshots_of(volume).join(RESTORING), &self.volume(volume))
     }
 
     /// Replaces the volume of a sandbox, or makes it, with the content of a snapshot of the volume `from`.

@@ -16,6 +16,7 @@ use fsa_model::{SandboxRef, SnapshotId, VolumeId};
 use super::{
     copy::{CopyPool, DISK_ENTRIES},
     copy_tree::copy_tree,
+    import::publish,
     snapshots::adopt_root,
 };
 use crate::runner::deferred_delete;
@@ -80,6 +81,21 @@ impl CopyPool {
             return Ok(());
         }
         self.replace(sandbox, from, snapshot)
+    }
+
+    /// The empty folder in which a volume is made from an archive.
+    pub(super) fn import_stage(&self, volume: VolumeId) -> io::Result<PathBuf> {
+        let new = self.snapshots_of(volume).join(READY).with_extension(NEW);
+        self.remove(&new)?;
+        fs::create_dir_all(&new)?;
+        Ok(new)
+    }
+
+    /// Makes the filled folder of [`Self::import_stage`] the volume.
+    pub(super) fn finish_import(&self, volume: VolumeId) -> io::Result<()> {
+        let ready = self.snapshots_of(volume).join(READY);
+        publish(&ready.with_extension(NEW), &ready)?;
+        self.finish_restore(volume)
     }
 
     /// Replaces the volume of a sandbox, or makes it, with the content of a snapshot of the volume `from`.

@@ -58,6 +58,7 @@ pub(super) fn write_layer(
             root,
             rules,
             limits,
+            b"",
         );
         // The receiver is gone, so the thread ends.
         let decompressed = decompressor.join().unwrap_or_else(|_| {

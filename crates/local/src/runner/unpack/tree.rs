@@ -91,17 +91,20 @@ impl Default for Limits {
 }
 
 /// Writes every entry of `tar` below `root`. Returns also the hard links to files of layers below, which are not known
-/// here. The size of `tar` is limited by its sender.
+/// here. The size of `tar` is limited by its sender. Below the path `whiteouts`, names that begin with `.wh.` are
+/// deletions.
 pub(super) fn write(
     tar: impl Read,
     root: &OwnedFd,
     rules: Rules,
     limits: Limits,
+    whiteouts: &[u8],
 ) -> Result<(UnpackedLayer, Vec<DeferredLink>), UnpackError> {
     let mut tree = Tree {
         root: root.as_fd(),
         rules,
         limits,
+        whiteouts,
         buffer: vec![0; CHUNK],
         parent: None,
         times: Vec::new(),
@@ -132,6 +135,7 @@ struct Tree<'a> {
     root: BorrowedFd<'a>,
     rules: Rules,
     limits: Limits,
+    whiteouts: &'a [u8],
     buffer: Vec<u8>,
     /// The folder of the last entry: archives come in order, so it is mostly that of the next.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
@@ -158,7 +162,9 @@ impl Tree<'_> {
         let (folder, name) = split(&path);
         let parent = self.folder(entry, folder)?;
         let parent = parent.as_fd();
-        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+        if path.starts_with(self.whiteouts)
+            && let Some(hidden) = name.strip_prefix(WHITEOUT)
+        {
             return self.whiteout(entry, parent, name, hidden);
         }
         match entry.kind {
