@@ -8,6 +8,7 @@ use fsa_driver::Regions;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    backups::Backups,
     credential_cache::CredentialCache,
     encryption::KeyRing,
     github_client::Github,
@@ -32,6 +33,8 @@ pub struct Parts {
     /// Wakes the tasks that wait for a change.
     pub hub: Hub,
     pub metrics: Metrics,
+    /// The backup repository, if configured.
+    pub backups: Option<Backups>,
     /// Cancelled when the server starts to drain: streams and WebSockets end themselves, requests and workers
     /// finish their work.
     pub shutdown: CancellationToken,
@@ -60,6 +63,7 @@ impl Core {
         });
         Self(Arc::new(Parts {
             metrics: Metrics::new(&regions),
+            backups: settings.backups.as_ref().map(Backups::new),
             github: settings.github.clone().map(Github::new),
             store,
             regions,

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod backups;
 pub mod callback;
 pub mod core;
 pub mod credential_cache;

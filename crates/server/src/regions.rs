@@ -38,6 +38,8 @@ impl Health {
                 name: region.name.clone(),
                 kind: region.driver.capabilities().driver.to_owned(),
                 snapshots: region.driver.capabilities().snapshots,
+                // The server may have no repository.
+                backups: region.driver.volume_files().is_some(),
                 default: region.name == regions.default_name(),
                 healthy: cached.get(&region.name).is_some_and(|(_, healthy)| *healthy),
             })

@@ -39,8 +39,20 @@ pub struct Settings {
     pub web: Option<WebFiles>,
     /// Sign-in with GitHub, if configured.
     pub github: Option<GithubSettings>,
+    /// The backup repository, if configured.
+    pub backups: Option<BackupSettings>,
     /// The checks of the doctor, which run while the server runs.
     pub checks: Checks,
+}
+
+/// Where backups go, and the password that encrypts them.
+#[derive(Clone, Debug)]
+pub struct BackupSettings {
+    /// A folder.
+    pub repository: PathBuf,
+    pub password: SecretString,
+    /// A folder for dumps of databases while they are stored.
+    pub scratch: PathBuf,
 }
 
 /// Checks of the server's dependencies, supplied by the code that assembles the server.

@@ -3,6 +3,7 @@
 //! [`Settings`] declares them; [`serve`] merges and validates.
 
 mod agents;
+mod backups;
 mod environment;
 mod github;
 mod settings;
@@ -79,6 +80,7 @@ pub struct ServeConfig {
     /// Kubernetes clusters as regions, by name.
     pub regions: BTreeMap<String, fsa_kubernetes::settings::Settings>,
     pub github: Option<fsa_server::settings::GithubSettings>,
+    pub backups: Option<fsa_server::settings::BackupSettings>,
 }
 
 /// The name of this machine as a region.
@@ -122,6 +124,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
     let (per_owner, per_member) = per_user(&settings)?;
     Ok(ServeConfig {
         github: github::github(&settings, &agents.allowed_networks)?,
+        backups: backups::backups(&settings, &data_dir)?,
         listen: settings
             .listen
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),

@@ -203,6 +203,12 @@ settings! {
         /// Seconds that open requests and streams may take when the server stops [default: 10]
         #[arg(long, env = "FSA_DRAIN_SECONDS")]
         pub drain_seconds: u64,
+        /// Folder of the backup repository, in restic's format; created if missing [default: none, no backups]
+        #[arg(long, env = "FSA_BACKUP_REPOSITORY", value_hint = ValueHint::DirPath)]
+        pub backup_repository: PathBuf,
+        /// File with the password of the backup repository, read before privileges are dropped [default: none]
+        #[arg(long, env = "FSA_BACKUP_PASSWORD_FILE", value_hint = ValueHint::FilePath)]
+        pub backup_password_file: PathBuf,
         /// Client id of the GitHub OAuth app to sign in with [default: none, no sign-in with GitHub]
         #[arg(long, env = "FSA_GITHUB_CLIENT_ID")]
         pub github_client_id: String,

@@ -8,6 +8,7 @@ mod agent_account;
 mod agents;
 mod audit;
 mod auth;
+mod backups;
 mod branches;
 pub mod cursor;
 mod environment;
@@ -68,6 +69,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(sandbox::routes())
         .merge(snapshots::routes())
         .merge(branches::routes())
+        .merge(backups::routes())
         .merge(members::routes())
         .merge(environment::routes())
         .merge(events::routes())

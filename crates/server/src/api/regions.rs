@@ -14,8 +14,12 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/api/regions", tag = "regions",
     responses((status = OK, body = Page<RegionInfo>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn list(State(app): State<App>, _: Caller) -> Result<Json<Page<RegionInfo>>> {
+    let mut items = app.health.of(&app.regions).await;
+    for region in &mut items {
+        region.backups &= app.backups.is_some();
+    }
     Ok(Json(Page {
-        items: app.health.of(&app.regions).await,
+        items,
         next_cursor: None,
     }))
 }

@@ -30,6 +30,19 @@ use crate::{
 /// # Errors
 /// 422 with the field and its rule; 409 where the caller has a project of this name.
 pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Result<Overview> {
+    create_from(core, caller, request, None).await
+}
+
+/// Same as [`create`]; the files and databases are those of a backup, which is named by its snapshot in the repository.
+///
+/// # Errors
+/// Same as [`create`]; 409 where the region has no backups.
+pub async fn create_from(
+    core: &Core,
+    caller: &Caller,
+    request: CreateProject,
+    backup: Option<&str>,
+) -> Result<Overview> {
     let name = validate::name(&request.name)?;
     let image = validate::image(request.template.as_deref(), request.image.as_deref())?
         .unwrap_or_else(|| Image::Template(validate::TEMPLATES[0].to_owned()));
@@ -44,6 +57,16 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
     }
     validate::plain_variables(&request.env_vars)?;
     let region = region(core, request.region.as_deref())?;
+    if backup.is_some()
+        && core
+            .regions
+            .get(region)
+            .is_none_or(|region| region.driver.volume_files().is_none())
+    {
+        return Err(Error::conflict(format!(
+            "The region {region} has no backups; restore in a region of the local driver."
+        )));
+    }
 
     let id = ProjectId::generate();
     let variables: Variables = request
@@ -97,6 +120,9 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
     let main = branches::named(&mut tx, id, &BranchName::main())
         .await?
         .ok_or_else(|| Error::internal("A new project has no main branch."))?;
+    if let Some(backup) = backup {
+        branches::set_source_backup(&mut tx, main.volume, backup).await?;
+    }
     let sandbox =
         lifecycle::create_sandbox(core, &mut tx, &main, &resource, desired_state, &Variables::new()).await?;
     let adds = Adds {
@@ -112,7 +138,7 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
         branch: None,
         kind: EventKind::ProjectCreated,
         message: format!("The project {name} was created."),
-        data: serde_json::json!({"name": name, "by": caller.login()}),
+        data: serde_json::json!({"name": name, "by": caller.login(), "backup": backup}),
         lost_by: Vec::new(),
     };
     events::append(&mut tx, event).await?;

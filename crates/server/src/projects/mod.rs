@@ -3,6 +3,7 @@
 //! Nothing here waits for a sandbox. A use case writes the desired state and its event in one transaction; workers
 //! reconcile it ([`crate::reconcile`]).
 
+pub mod backups;
 pub mod branches;
 pub mod change;
 pub mod create;

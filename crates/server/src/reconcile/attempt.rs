@@ -21,6 +21,7 @@ use super::{
     apply_step::{ReadyStep, apply},
     copy,
     execute::{Execution, StepProgress},
+    fill,
     image_progress::ImageWatch,
     observe::{self, Observation},
     plan,
@@ -124,6 +125,15 @@ impl<'a> Attempt<'a> {
                 format!("The region {name:?} is not configured on this server; add it to its settings."),
             )));
         };
+        if let Some(backup) = &self.claim.branch.source_backup
+            && self.claim.sandbox.desired_state != DesiredState::Terminated
+        {
+            return match fill::run(self.shared, region, self.claim, backup).await {
+                Ok(()) => Err(Interruption::Superseded),
+                Err(Interrupted::Failed(failure)) => Ok(Outcome::Failed(failure)),
+                Err(Interrupted::Store(error)) => Err(error.into()),
+            };
+        }
         if let Some(source) = self.claim.branch.source
             && self.claim.sandbox.desired_state != DesiredState::Terminated
         {

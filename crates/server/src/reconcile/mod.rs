@@ -12,9 +12,12 @@
 mod apply_step;
 mod attempt;
 pub mod backoff;
+mod backup_subject;
+mod backups;
 mod copy;
 mod disk;
 pub mod execute;
+mod fill;
 mod image_progress;
 mod lease_worker;
 pub mod metrics;

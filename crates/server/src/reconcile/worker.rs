@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    InFlight, Options, Shared, backoff, disk, lease_worker, metrics::Metrics, orphans, removal, requeue,
-    requeue::RequeueQueue, retention, snapshots, warnings, watch::Followers,
+    InFlight, Options, Shared, backoff, backups, disk, lease_worker, metrics::Metrics, orphans, removal,
+    requeue, requeue::RequeueQueue, retention, snapshots, warnings, watch::Followers,
 };
 use crate::{
     callback::Callback,
@@ -115,6 +115,7 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
     background.spawn(disk::run(Arc::clone(&shared), shared.options.measure));
     background.spawn(retention::run(Arc::clone(&shared), shared.options.retention));
     background.spawn(snapshots::run(Arc::clone(&shared)));
+    background.spawn(backups::run(Arc::clone(&shared)));
     background.spawn(snapshots::measure(Arc::clone(&shared)));
     // While no worker ran, machines may have restarted and containers may be lost.
     shared.requeues.everything();

@@ -28,6 +28,8 @@ pub struct BranchRow {
     pub name: BranchName,
     /// The snapshot that its volume is to be a copy of, until the copy is made.
     pub source: Option<SnapshotId>,
+    /// The backup, by its snapshot in the repository, that its volume is to be made from, until that is done.
+    pub source_backup: Option<String>,
     pub database_status: DatabaseStatus,
     pub created_at: DateTime<Utc>,
 }
@@ -37,6 +39,7 @@ macro_rules! columns {
     () => {
         "b.volume_id as b_volume_id, b.project_id as b_project_id, b.name as b_name, \
          case when b.copied_at is null then b.source_snapshot end as b_source, \
+         case when b.copied_at is null then b.source_backup end as b_source_backup, \
          b.database_status as b_database_status, b.created_at as b_created_at"
     };
 }
@@ -49,6 +52,7 @@ impl<'r> FromRow<'r, PgRow> for BranchRow {
             project: ProjectId(row.try_get("b_project_id")?),
             name: parsed_column(row, "b_name")?,
             source: row.try_get::<Option<_>, _>("b_source")?.map(SnapshotId),
+            source_backup: row.try_get("b_source_backup")?,
             database_status: enum_column(row, "b_database_status")?,
             created_at: row.try_get("b_created_at")?,
         })
@@ -311,6 +315,36 @@ pub async fn copied_from(tx: &mut PgConnection, volume: VolumeId) -> Result<Opti
     .bind(volume.0)
     .fetch_optional(tx)
     .await?)
+}
+
+/// Records the backup that the volume of a new branch is to be made from.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set_source_backup(tx: &mut PgConnection, branch: VolumeId, backup: &str) -> Result<()> {
+    sqlx::query("update branches set source_backup = $2 where volume_id = $1")
+        .bind(branch.0)
+        .bind(backup)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Records that the volume of a claimed sandbox's branch was made from its backup.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn finish_restore(store: &Store, claim: &Claim) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update branches set copied_at = now()
+         where volume_id = $1 and exists (select 1 from sandboxes where id = $2 and lease_id = $3)",
+    )
+    .bind(claim.branch.volume.0)
+    .bind(claim.sandbox.id.0)
+    .bind(claim.lease.id)
+    .execute(&store.pool)
+    .await
+    .map(drop)
 }
 
 /// Marks a branch as deleted. Its sandbox must be terminated in the same transaction.

@@ -6,6 +6,8 @@
 pub mod agents;
 pub mod associated_data;
 pub mod audit;
+pub mod backup_leases;
+pub mod backups;
 pub mod branches;
 pub mod caller;
 pub mod databases;

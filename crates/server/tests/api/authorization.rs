@@ -134,6 +134,14 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("delete /api/projects/{project}/snapshots/{snapshot}", In(Editor), ""),
     ("get /api/projects/{project}/snapshots/{snapshot}/diff", In(Viewer), ""),
     ("post /api/projects/{project}/snapshots/{snapshot}/restore", In(Editor), ""),
+    ("get /api/projects/{project}/backups", In(Viewer), ""),
+    ("post /api/projects/{project}/backups", In(Editor), ""),
+    ("get /api/backups", User, ""),
+    ("get /api/backups/{backup}", Mine, ""),
+    ("delete /api/backups/{backup}", Mine, ""),
+    ("post /api/backups/{backup}/restore", Mine, r#"{"name": "restored"}"#),
+    ("post /api/backups/{backup}/verify", Mine, ""),
+    ("post /api/backups/{backup}/cancel", Mine, ""),
     ("get /api/projects/{project}/files", In(Viewer), ""),
     ("put /api/projects/{project}/files", In(Editor), ""),
     ("delete /api/projects/{project}/files", In(Editor), ""),
@@ -344,6 +352,14 @@ impl Scene {
                 fixtures.insert("branch", text(&branch.expect(201).json()["name"]));
             }
             fixtures.insert("project", text(&project["id"]));
+        }
+        if operation.contains("{backup}") {
+            let id = uuid::Uuid::now_v7();
+            self.world.database.sql(&format!(
+                "insert into backups (id, owner_id, project_name, volume_id, branch, state, repository_snapshot)
+                 select '{id}', u.id, '{name}', '{id}', 'main', 'ready', 'absent' from users u where u.login = 'ada'"
+            ));
+            fixtures.insert("backup", id.to_string());
         }
         if operation.contains("{token}") {
             let token = self

@@ -6,6 +6,7 @@ mod common;
 mod access;
 mod audit;
 mod authorization;
+mod backups;
 mod branches;
 mod environment;
 mod events;

@@ -28,8 +28,8 @@ async fn regions_checks_and_usage_are_listed() {
     assert_eq!(
         regions["items"],
         json!([
-            {"name": "here", "kind": "memory", "default": true, "healthy": true, "snapshots": true},
-            {"name": "there", "kind": "memory", "default": false, "healthy": true, "snapshots": true},
+            {"name": "here", "kind": "memory", "default": true, "healthy": true, "snapshots": true, "backups": false},
+            {"name": "there", "kind": "memory", "default": false, "healthy": true, "snapshots": true, "backups": false},
         ])
     );
     let used = owner.get("/api/system/usage").await.expect(200).json();

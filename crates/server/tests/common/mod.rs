@@ -19,7 +19,7 @@ use fsa_server::{
     encryption::KeyRing,
     listener,
     reconcile::Worker,
-    settings::{Checks, Limits, LlmProxySettings, Retention},
+    settings::{BackupSettings, Checks, Limits, LlmProxySettings, Retention},
     store::Store,
 };
 pub use postgres::Database;
@@ -63,6 +63,25 @@ impl World {
     /// Like [`Self::new`], with workers that reconcile.
     pub async fn working() -> Self {
         let world = Self::new().await;
+        Worker::spawn(
+            world.app.core().clone(),
+            world.app.callback.clone(),
+            world.app.shutdown.clone(),
+        );
+        world
+    }
+
+    /// Like [`Self::working`], with a backup repository in this folder.
+    pub async fn with_backups(folder: &std::path::Path) -> Self {
+        let repository = folder.to_owned();
+        let world = Self::with(|settings| {
+            settings.backups = Some(BackupSettings {
+                repository,
+                password: "correct horse".to_owned().into(),
+                scratch: std::env::temp_dir(),
+            });
+        })
+        .await;
         Worker::spawn(
             world.app.core().clone(),
             world.app.callback.clone(),
@@ -122,6 +141,7 @@ impl World {
             limits: Limits::default(),
             retention: Retention::default(),
             github: None,
+            backups: None,
             checks: Checks::default(),
         };
         change(&mut settings);

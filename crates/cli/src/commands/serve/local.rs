@@ -65,6 +65,9 @@ pub fn begin(config: &ServeConfig) -> Result<Option<Start>, Failure> {
     };
     let failed = |error: privileges::PrivilegeError| Failure::failed(error.to_string());
     privileges::prepare_data_dir(&config.data_dir, uid, gid).map_err(failed)?;
+    if let Some(backups) = &config.backups {
+        prepare_repository(&backups.repository, uid, gid)?;
+    }
     let start = if config.local {
         let settings = settings(config, (uid, gid))?;
         let program = std::env::current_exe()?;
@@ -78,6 +81,22 @@ pub fn begin(config: &ServeConfig) -> Result<Option<Start>, Failure> {
         privileges::drop_privileges(&config.user).map_err(failed)?;
     }
     Ok(start)
+}
+
+/// Makes the folder of the backup repository, which the server writes without root's privileges. One that exists stays
+/// as it is.
+fn prepare_repository(folder: &std::path::Path, uid: u32, gid: u32) -> Result<(), Failure> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::os::unix::fs::chown(folder, Some(uid), Some(gid)))
+        .map_err(|error| {
+            Failure::failed(format!(
+                "the folder of the backup repository, {}, cannot be made: {error}",
+                folder.display()
+            ))
+        })
 }
 
 fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig, Failure> {
@@ -194,6 +213,7 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
         |error: std::io::Error| Failure::failed(format!("the projects' databases cannot be used: {error}"));
     let databases = ProjectDatabases::open(&config.data_dir, Arc::clone(&client), config.database_idle)
         .map_err(unusable)?;
+    databases.use_programs(config.postgres_bin.clone());
     databases
         .prepare_upgrade(&postgres_settings(config, None))
         .await

@@ -139,6 +139,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             },
             retention: config.retention.clone(),
             github: config.github.clone(),
+            backups: config.backups.clone(),
             checks,
         };
         let app = App::new(store, regions, key_ring, settings);
