@@ -2,6 +2,7 @@
 
 mod account;
 mod agent;
+mod backup;
 mod branch;
 #[cfg(test)]
 mod documented;
@@ -17,6 +18,7 @@ use fsa_model::sharing::ProjectRole;
 pub use self::{
     account::{Login, Token, User},
     agent::{Agent, Task, TaskRun},
+    backup::Backup,
     branch::Branch,
     git::{Git, GitCredential},
     project::{Db, Env, Events, Lifecycle, Project, ProjectCreate, ProjectSet},
@@ -114,6 +116,9 @@ pub enum ClientCommand {
     Stop(Lifecycle),
     /// Restart a project's sandbox
     Restart(Lifecycle),
+    /// Back up projects, and restore, verify and delete backups
+    #[command(subcommand)]
+    Backup(Backup),
     /// Take, list, show, compare and delete snapshots of a project
     #[command(subcommand)]
     Snapshot(Snapshot),

@@ -1,6 +1,7 @@
 //! Commands: one file each, and the dispatch from the parsed arguments.
 
 mod agent;
+mod backup;
 mod branch;
 mod cp;
 mod db;
@@ -130,6 +131,7 @@ async fn client(client: &Client, command: ClientCommand, json: bool) -> Outcome 
         ClientCommand::Stop(arguments) => lifecycle::run(client, "stop", &arguments, json).await,
         ClientCommand::Restart(arguments) => lifecycle::run(client, "restart", &arguments, json).await,
         ClientCommand::Branch(command) => branch::run(client, command, json).await,
+        ClientCommand::Backup(command) => backup::run(client, command, json).await,
         ClientCommand::Snapshot(command) => snapshot::run(client, command, json).await,
         ClientCommand::Restore(arguments) => snapshot::restore(client, &arguments, json).await,
         ClientCommand::Exec(exec) => exec::run(client, exec, json).await,
