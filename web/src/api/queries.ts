@@ -211,6 +211,21 @@ export const snapshots = (id: string) =>
     },
   });
 
+/** Whether a backup changes without a request of this page. */
+const isUnsettled = ({ state, verifying }: Schemas["Backup"]) => state === "queued" || state === "running" || state === "deleting" || verifying;
+
+/** The backups of a project, newest first. Their progress has no events. */
+export const backups = (id: string) =>
+  queryOptions({
+    queryKey: ["project", ...branchKey(id), "backups"],
+    queryFn: async () => (await data(api.GET("/api/projects/{project}/backups", { params: { path: { project: id } } }))).items,
+    refetchInterval: ({ state }) => (state.data?.some(isUnsettled) ? 2000 : false),
+  });
+
+/** Whether the projects of a region can be backed up; undefined until it is known. Constant until the server is replaced. */
+export const useHasBackups = (region: string | undefined) =>
+  useQuery({ ...regions, staleTime: Number.POSITIVE_INFINITY }).data?.items.find(({ name }) => name === region)?.backups;
+
 /** Files that changed after a snapshot. File changes have no events, so it is read each time it is shown. */
 export const snapshotDiff = (id: string, snapshot: string) =>
   queryOptions({

@@ -9,6 +9,7 @@ import { hasRole } from "../../logic/role";
 import { type Snapshot, byDay, causeLabels, snapshotTitle } from "../../logic/snapshots";
 import { formatBytes, formatDateTime, timeAgo } from "../../logic/time";
 import { Confirm, type Confirmation } from "../../shell/Confirm";
+import { Backups } from "./Backups";
 import { RestoreSnapshot } from "./RestoreSnapshot";
 import { SnapshotChanges } from "./SnapshotChanges";
 
@@ -86,6 +87,7 @@ export default function Snapshots({ project }: { project: ProjectInBranch }) {
           </ul>
         </section>
       ))}
+      <Backups project={project} />
     </div>
   );
 }
