@@ -14,12 +14,13 @@ use fsa_tests::{
 
 const PASSWORD: &str = "correct horse battery staple";
 
-/// Commands that need a repository's server or a model, with the tests that run them.
+/// Commands that need a repository's server, a model or a backup repository, with the tests that run them.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("fsa project create shop --repository", "e2e_git"),
     ("fsa git-credential set shop", "e2e_git"),
     ("fsa serve --origin", "e2e_browser"),
     ("fsa task", "e2e_tasks"),
+    ("fsa backup", "e2e_backups"),
 ];
 
 /// The commands in the code blocks of a document (lines that are indented by four spaces), without comments.
