@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::serve::log;
 
-/// Makes the runner log errors alone.
+/// Makes the runner log nothing.
 pub const QUIET: &str = "quiet";
 
 pub fn runner() -> ExitCode {
