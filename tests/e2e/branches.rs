@@ -1,6 +1,11 @@
 //! Branch tests on this machine: a branch is a copy of a living project, and neither changes the other.
 
-use fsa_model::{Phase, api::CreateProject, branch::Branch};
+use fsa_model::{
+    Phase,
+    api::{CreateProject, Page},
+    branch::Branch,
+    snapshot::{Snapshot, SnapshotCause},
+};
 use fsa_tests::{PreviewClient, World};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -109,6 +114,24 @@ async fn copies_the_database(world: World) {
     sql("shop", "insert into visitors values ('linus')").await;
     assert_eq!(sql("shop", visitors).await, "ada linus");
     assert_eq!(sql("shop@fix", visitors).await, "ada grace");
+
+    // Files and database of the branch become those of main; the branch and the earlier main are kept.
+    api.shell("shop@fix", "echo fixed > note").await;
+    let promoted = world.fsa(&["branch", "promote", "shop", "fix"]);
+    let text = String::from_utf8_lossy(&promoted.stdout);
+    assert!(
+        promoted.status.success() && text.starts_with("shop is RUNNING"),
+        "{promoted:?}"
+    );
+    assert_eq!(sql("shop", visitors).await, "ada grace");
+    assert_eq!(api.shell("shop", "cat note").await.trim(), "fixed");
+    sql("shop@fix", "insert into visitors values ('edsger')").await;
+    assert_eq!(sql("shop", visitors).await, "ada grace");
+    let kept: Page<Snapshot> = api.get("/api/projects/shop/snapshots").await;
+    assert_eq!(kept.items[0].cause, SnapshotCause::BeforePromote);
+    let undone = world.fsa(&["restore", "shop", &kept.items[0].id.to_string()]);
+    assert!(undone.status.success(), "{undone:?}");
+    assert_eq!(sql("shop", visitors).await, "ada linus");
     let deleted = world.fsa(&["branch", "delete", "shop", "fix", "--yes"]);
     assert!(
         deleted.status.success(),

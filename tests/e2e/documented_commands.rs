@@ -233,6 +233,13 @@ async fn a_reader_types_each_command_of_the_readme_and_the_guide() {
             .runs("fsa restore shop before-the-upgrade")
             .contains("RUNNING")
     );
+    assert!(
+        reader
+            .runs("fsa snapshot schedule shop")
+            .contains("no scheduled snapshots (default)")
+    );
+    reader.runs("fsa snapshot schedule shop --hourly 12 --daily 30");
+    reader.runs("fsa snapshot schedule shop --off");
     reader.runs("fsa snapshot delete shop before-the-upgrade");
 
     // Branches.
@@ -240,6 +247,7 @@ async fn a_reader_types_each_command_of_the_readme_and_the_guide() {
     reader.runs("fsa branch create shop again --from fix");
     reader.runs("fsa exec shop@fix -- npm test");
     reader.runs("fsa open shop@fix");
+    reader.runs("fsa branch promote shop fix");
     reader.answers("fsa branch delete shop fix", "Type its name to confirm: ", "fix");
 
     // Agents and other people.

@@ -382,6 +382,7 @@ impl Driver for MemoryDriver {
             restarts_by_itself: false,
             listens_at_start: true,
             snapshots: true,
+            shares_snapshots: true,
             is_remote: false,
         }
     }
@@ -517,11 +518,16 @@ impl Driver for MemoryDriver {
         call.end(work.await)
     }
 
-    async fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<()> {
+    async fn restore_snapshot(
+        &self,
+        sandbox: &SandboxRef,
+        from: VolumeId,
+        snapshot: SnapshotId,
+    ) -> Result<()> {
         let call = self.log.begin(Call::RestoreSnapshot, &sandbox.resource);
         let work = async {
             let halfway = self.script.begin_faults(Call::RestoreSnapshot).await?;
-            self.world.lock().restore_snapshot(sandbox, snapshot)?;
+            self.world.lock().restore_snapshot(sandbox, from, snapshot)?;
             halfway.apply().await
         };
         call.end(work.await)
@@ -546,6 +552,11 @@ impl Driver for MemoryDriver {
     async fn snapshot_bytes(&self, volume: VolumeId, snapshot: SnapshotId) -> Result<Option<u64>> {
         let world = self.world.lock();
         Ok(world.snapshots.get(&(volume, snapshot)).map(Snapshot::bytes))
+    }
+
+    async fn changed_since(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<bool> {
+        let changes = self.world.lock().diff_snapshot(sandbox, snapshot, None)?;
+        Ok(!changes.changes.is_empty())
     }
 
     async fn diff_snapshot(

@@ -128,6 +128,8 @@ pub struct Capabilities {
     pub listens_at_start: bool,
     /// Snapshots of volumes can be taken and restored ([`Driver::create_snapshot`]).
     pub snapshots: bool,
+    /// A snapshot shares with its volume what does not change: it takes no time, and no space of its own.
+    pub shares_snapshots: bool,
     /// Other machines do the work, so that a step that waits for it uses almost no resources here.
     pub is_remote: bool,
 }
@@ -233,10 +235,16 @@ pub trait Driver: Send + Sync {
         Err(no_snapshots())
     }
 
-    /// Replaces the content of the sandbox's volume with the snapshot's. The sandbox must not run, and nothing may use
+    /// Replaces the content of the sandbox's volume with that of a snapshot of the volume `from`: the same one, or one of
+    /// another branch. The sandbox must not run, and nothing may use
     /// the volume's database ([`Databases::release`]). After an interruption the volume has the one content or the
     /// other, never a mixture. Idempotent.
-    async fn restore_snapshot(&self, _sandbox: &SandboxRef, _snapshot: SnapshotId) -> Result<()> {
+    async fn restore_snapshot(
+        &self,
+        _sandbox: &SandboxRef,
+        _from: VolumeId,
+        _snapshot: SnapshotId,
+    ) -> Result<()> {
         Err(no_snapshots())
     }
 
@@ -259,6 +267,11 @@ pub trait Driver: Send + Sync {
     /// Bytes on disk that a deletion of the snapshot frees; `None` if they cannot be measured.
     async fn snapshot_bytes(&self, _volume: VolumeId, _snapshot: SnapshotId) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    /// Whether the volume has changed since a snapshot of it. True where that cannot be told without reading everything.
+    async fn changed_since(&self, _sandbox: &SandboxRef, _snapshot: SnapshotId) -> Result<bool> {
+        Ok(true)
     }
 
     /// The differences between the files of a snapshot and of a later one, or of the sandbox as it is now.

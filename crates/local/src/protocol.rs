@@ -112,9 +112,10 @@ pub enum Request {
         volume: VolumeId,
         snapshot: SnapshotId,
     },
-    /// Replaces the content of the sandbox's volume, which nothing may use.
+    /// Replaces the content of the sandbox's volume, which nothing may use, with a snapshot of the volume `from`.
     RestoreSnapshot {
         sandbox: SandboxRef,
+        from: VolumeId,
         snapshot: SnapshotId,
     },
     /// Makes the volume of a sandbox from a snapshot of the volume `from`. A volume that exists is kept.
@@ -128,6 +129,11 @@ pub enum Request {
     },
     SnapshotBytes {
         volume: VolumeId,
+        snapshot: SnapshotId,
+    },
+    /// Whether a volume has changed since a snapshot of it.
+    ChangedSince {
+        sandbox: SandboxRef,
         snapshot: SnapshotId,
     },
     /// Compares the files of a snapshot with those of a later one, or with the present ones.
@@ -265,6 +271,9 @@ pub enum Response {
     SnapshotFolder(SnapshotFolder),
     /// With the descriptor of [`Request::OpenSnapshotFile`].
     SnapshotFile,
+    Changed {
+        changed: bool,
+    },
     Unpacked(UnpackedLayer),
     Layers {
         layers: Vec<DiffId>,

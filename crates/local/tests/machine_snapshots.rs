@@ -156,7 +156,8 @@ fn a_restored_volume_has_every_part_of_the_snapshot_and_its_limit() {
         fs::write(volume.home.join("added"), "new").unwrap();
         let present = volume.snapshot(pool);
 
-        pool.restore_snapshot(&volume.sandbox, snapshot).unwrap();
+        pool.restore_snapshot(&volume.sandbox, volume.sandbox.volume, snapshot)
+            .unwrap();
 
         assert_eq!(volume.text(), "old");
         assert!(!volume.home.join("added").exists());
@@ -165,9 +166,11 @@ fn a_restored_volume_has_every_part_of_the_snapshot_and_its_limit() {
         }
         // The volume can be written to, and both snapshots are what they were.
         volume.write("newer");
-        pool.restore_snapshot(&volume.sandbox, present).unwrap();
+        pool.restore_snapshot(&volume.sandbox, volume.sandbox.volume, present)
+            .unwrap();
         assert_eq!(volume.text(), "new");
-        pool.restore_snapshot(&volume.sandbox, snapshot).unwrap();
+        pool.restore_snapshot(&volume.sandbox, volume.sandbox.volume, snapshot)
+            .unwrap();
         assert_eq!(volume.text(), "old");
         assert_eq!(
             pool.snapshots(volume.sandbox.volume).unwrap(),
@@ -212,7 +215,8 @@ fn files_of_every_kind_come_back_as_they_were() {
         }
         fs::remove_file(upper.join("deleted")).unwrap();
 
-        pool.restore_snapshot(&volume.sandbox, snapshot).unwrap();
+        pool.restore_snapshot(&volume.sandbox, volume.sandbox.volume, snapshot)
+            .unwrap();
 
         let mine = fs::metadata(home.join("mine")).unwrap();
         assert_eq!(
@@ -249,7 +253,8 @@ fn a_snapshot_of_an_earlier_sandbox_is_restored_for_the_present_one() {
         fs::create_dir_all(&volume.upper).unwrap();
         volume.write("new");
 
-        pool.restore_snapshot(&volume.sandbox, snapshot).unwrap();
+        pool.restore_snapshot(&volume.sandbox, volume.sandbox.volume, snapshot)
+            .unwrap();
 
         assert_eq!(volume.text(), "old");
     });
@@ -277,7 +282,9 @@ fn a_deleted_snapshot_gives_its_space_back_and_cannot_be_restored() {
             pool.usage(&volume.sandbox).bytes + 60 * MIB < before
         });
         assert_eq!(pool.snapshots(volume.sandbox.volume).unwrap(), []);
-        let refused = pool.restore_snapshot(&volume.sandbox, snapshot).unwrap_err();
+        let refused = pool
+            .restore_snapshot(&volume.sandbox, volume.sandbox.volume, snapshot)
+            .unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::NotFound);
         assert_eq!(volume.text(), "old");
     });
@@ -379,7 +386,8 @@ fn snapshots_and_restores_do_not_lift_the_limit_of_a_volume() {
         fill(&volume.home.join("large"), 40 * MIB).unwrap();
         let full = volume.snapshot(pool);
 
-        pool.restore_snapshot(&volume.sandbox, empty).unwrap();
+        pool.restore_snapshot(&volume.sandbox, volume.sandbox.volume, empty)
+            .unwrap();
 
         // The snapshot still holds 40 MiB.
         let used = pool.usage(&volume.sandbox).bytes;
@@ -429,7 +437,7 @@ fn a_copy_of_a_volume_has_a_separate_limit() {
         // The same when the copy has snapshots.
         let of_the_copy = SnapshotId::generate();
         pool.create_snapshot(&copy, of_the_copy).unwrap();
-        pool.restore_snapshot(&copy, of_the_copy).unwrap();
+        pool.restore_snapshot(&copy, copy.volume, of_the_copy).unwrap();
         assert_eq!(pool.usage(&copy).limit_bytes, Some(128 * MIB));
         assert_eq!(pool.usage(&volume.sandbox).limit_bytes, Some(64 * MIB));
     });

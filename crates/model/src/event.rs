@@ -19,6 +19,8 @@ pub enum EventKind {
     BranchCreated,
     /// A branch is gone, with its files and its database.
     BranchDeleted,
+    /// `main` has the state of a branch; the data has the branch's name, and the snapshot of the state before (`before`).
+    BranchPromoted,
     /// A project is no longer shared with the reader, or was deleted. The event has no other data about it.
     ShareEnded,
     /// A lifecycle action was requested: start, stop, restart, terminate.

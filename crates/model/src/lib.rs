@@ -36,6 +36,7 @@ pub mod sharing;
 pub mod size;
 pub mod snapshot;
 pub mod snapshot_files;
+pub mod snapshot_schedule;
 pub mod spec;
 pub mod system;
 pub mod task;

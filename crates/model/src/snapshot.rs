@@ -30,8 +30,10 @@ pub enum SnapshotCause {
     Agent,
     /// It has the state that a restore replaced.
     BeforeRestore,
+    /// It has the state of `main` that the promotion of a branch replaced.
+    BeforePromote,
     Backup,
-    /// It is copied into a new branch, and then deleted.
+    /// It is copied into another branch, and then deleted.
     Branch,
 }
 
@@ -57,6 +59,9 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub cause: SnapshotCause,
+    /// The branch that was promoted, for the cause `before-promote`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_branch: Option<BranchName>,
     pub state: SnapshotState,
     /// Bytes on disk that are freed when this snapshot alone is deleted, as last measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]

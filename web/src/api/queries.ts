@@ -83,6 +83,22 @@ export function useCreateBranch() {
   });
 }
 
+/** Makes the files and the database of a branch those of main. The key lets the server recognize a repeated request. */
+export function usePromoteBranch() {
+  const queries = useQueryClient();
+  return useMutation({
+    mutationFn: ({ project, branch }: { project: string; branch: string }) =>
+      data(
+        api.POST("/api/projects/{project}/branches/{branch}/promote", {
+          params: { path: { project, branch }, header: { "Idempotency-Key": crypto.randomUUID() } },
+        }),
+      ),
+    onSettled: (_data, _error, { project }) =>
+      Promise.all([queries.invalidateQueries({ queryKey: ["projects"] }), queries.invalidateQueries({ queryKey: branches(project).queryKey })]),
+    onError: notifyError,
+  });
+}
+
 export function useDeleteBranch() {
   const queries = useQueryClient();
   return useMutation({
@@ -225,6 +241,13 @@ export const backups = (id: string) =>
 /** Whether the projects of a region can be backed up; undefined until it is known. Constant until the server is replaced. */
 export const useHasBackups = (region: string | undefined) =>
   useQuery({ ...regions, staleTime: Number.POSITIVE_INFINITY }).data?.items.find(({ name }) => name === region)?.backups;
+
+/** How many scheduled snapshots of each branch of a project are kept. */
+export const snapshotSchedule = (id: string) =>
+  queryOptions({
+    queryKey: ["project", id, "snapshot-schedule"],
+    queryFn: () => data(api.GET("/api/projects/{project}/snapshot-schedule", { params: { path: { project: id } } })),
+  });
 
 /** Files that changed after a snapshot. File changes have no events, so it is read each time it is shown. */
 export const snapshotDiff = (id: string, snapshot: string) =>

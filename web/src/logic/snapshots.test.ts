@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { byDay, restoreEffects, shownPath, snapshotTitle } from "./snapshots";
+import { byDay, restoreEffects, scheduleText, shownPath, snapshotCause, snapshotTitle } from "./snapshots";
 
 const at = (createdAt: string) => ({ createdAt });
 
@@ -18,6 +18,17 @@ it("snapshots are grouped by local day", () => {
 it("a snapshot without a name is identified by its time", () => {
   expect(snapshotTitle({ name: "before the upgrade", createdAt: "2026-11-29T12:00:00Z" })).toBe("before the upgrade");
   expect(snapshotTitle({ createdAt: "2026-11-29T12:00:00Z" })).toContain("2026");
+});
+
+it("a snapshot before a promotion names the branch", () => {
+  expect(snapshotCause({ cause: "before-promote", promotedBranch: "fix" })).toBe("Before promotion of fix");
+  expect(snapshotCause({ cause: "before-restore" })).toBe("Before restore");
+});
+
+it("a schedule is described", () => {
+  expect(scheduleText({ hourly: 24, daily: 7, isDefault: true })).toBe("Scheduled snapshots: 24 hourly, 7 daily (default).");
+  expect(scheduleText({ hourly: 0, daily: 3, isDefault: false })).toBe("Scheduled snapshots: 3 daily.");
+  expect(scheduleText({ hourly: 0, daily: 0, isDefault: true })).toBe("No scheduled snapshots.");
 });
 
 it("paths are relative to the project's folder", () => {

@@ -5,14 +5,26 @@ import { formatDateTime } from "./time";
 export type Snapshot = Schemas["Snapshot"];
 type FileChanges = Pick<Schemas["SnapshotDiff"], "added" | "changed" | "removed" | "truncated">;
 
-export const causeLabels: Record<Snapshot["cause"], string> = {
+const causeLabels: Record<Snapshot["cause"], string> = {
   manual: "Manual",
   schedule: "Scheduled",
   agent: "Agent",
   "before-restore": "Before restore",
+  "before-promote": "Before promotion",
   backup: "Backup",
-  branch: "New branch",
+  branch: "Copy of a branch",
 };
+
+/** Why a snapshot was taken, in words. */
+export const snapshotCause = ({ cause, promotedBranch }: Pick<Snapshot, "cause" | "promotedBranch">) =>
+  cause === "before-promote" && promotedBranch ? `Before promotion of ${promotedBranch}` : causeLabels[cause];
+
+/** The schedule of a project's snapshots in words. */
+export function scheduleText({ hourly, daily, isDefault }: Pick<Schemas["SnapshotScheduleView"], "hourly" | "daily" | "isDefault">): string {
+  const parts = [hourly > 0 && `${hourly} hourly`, daily > 0 && `${daily} daily`].filter(Boolean);
+  if (parts.length === 0) return "No scheduled snapshots.";
+  return `Scheduled snapshots: ${parts.join(", ")}${isDefault ? " (default)" : ""}.`;
+}
 
 /** The name, or what identifies a snapshot without one. */
 export const snapshotTitle = (snapshot: Pick<Snapshot, "name" | "createdAt">) => snapshot.name ?? formatDateTime(snapshot.createdAt);

@@ -1,12 +1,12 @@
-// Branch button beside the project's name: switches, creates and deletes branches.
+// Branch button beside the project's name: switches, creates, promotes and deletes branches.
 import { Button, Combobox, Text, useCombobox } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
-import { IconCheck, IconChevronDown, IconGitBranch, IconPlus, IconTrash } from "@tabler/icons-react";
+import { IconArrowMerge, IconCheck, IconChevronDown, IconGitBranch, IconPlus, IconTrash } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { useEffect, useState } from "react";
 import type { ProjectInBranch } from "../api/client";
-import { branches as branchesQuery, me, useDeleteBranch, useHasSnapshots } from "../api/queries";
+import { branches as branchesQuery, me, useDeleteBranch, useHasSnapshots, usePromoteBranch } from "../api/queries";
 import { branchReference, mainBranch, parseReference } from "../logic/branch";
 import { hasRole } from "../logic/role";
 import { phaseStatus } from "../logic/status";
@@ -15,10 +15,11 @@ import { Confirm } from "./Confirm";
 import { CreateBranch } from "./CreateBranch";
 
 /** What of the switcher is open; `name` is that of the new branch. */
-export type OpenSwitcher = { part: "menu" | "delete" } | { part: "create"; name?: string } | undefined;
+export type OpenSwitcher = { part: "menu" | "promote" | "delete" } | { part: "create"; name?: string } | undefined;
 
 /** Values of the options that are no branches; a branch's name has no colon. */
 const createOption = ":create";
+const promoteOption = ":promote";
 const deleteOption = ":delete";
 
 interface Props {
@@ -34,6 +35,7 @@ export function BranchSwitcher({ project, opened, open }: Props) {
   const found = useQuery(branchesQuery(project.id));
   const canBranch = useHasSnapshots(project.region);
   const canEdit = hasRole(project.role, "editor");
+  const promote = usePromoteBranch();
   const remove = useDeleteBranch();
   const [filter, setFilter] = useState("");
   const combobox = useCombobox({
@@ -63,11 +65,22 @@ export function BranchSwitcher({ project, opened, open }: Props) {
   };
   const choose = (value: string) => {
     if (value === createOption) return open({ part: "create", name: filter.trim() });
+    if (value === promoteOption) return open({ part: "promote" });
     if (value === deleteOption) return open({ part: "delete" });
     open(undefined);
     combobox.focusTarget();
     if (value !== project.branch) void goTo(value);
   };
+  const promoteBranch = () =>
+    promote.mutate(
+      { project: project.id, branch: project.branch },
+      {
+        onSuccess: () => {
+          notifications.show({ message: `Promoting ${project.branch} to main…` });
+          void goTo(mainBranch);
+        },
+      },
+    );
   const removeBranch = () =>
     remove.mutate(
       { project: project.id, branch: project.branch },
@@ -127,6 +140,12 @@ export function BranchSwitcher({ project, opened, open }: Props) {
                     <span className="clip">{filter.trim() && shown.length === 0 ? `New branch ${filter.trim()}…` : "New branch…"}</span>
                   </Combobox.Option>
                 )}
+                {canBranch && project.branch !== mainBranch && (
+                  <Combobox.Option value={promoteOption} className="branch-option">
+                    <IconArrowMerge size={14} aria-hidden />
+                    <span className="clip">Promote {project.branch} to main…</span>
+                  </Combobox.Option>
+                )}
                 {project.branch !== mainBranch && (
                   <Combobox.Option value={deleteOption} className="branch-option">
                     <IconTrash size={14} aria-hidden />
@@ -140,6 +159,19 @@ export function BranchSwitcher({ project, opened, open }: Props) {
         </Combobox.Dropdown>
       </Combobox>
       {opened?.part === "create" && <CreateBranch project={project} initialName={opened.name ?? ""} close={() => open(undefined)} created={(name) => void goTo(name)} />}
+      <Confirm
+        confirmation={
+          opened?.part === "promote"
+            ? {
+                title: `Promote ${project.branch} to main?`,
+                text: `main gets the files and the database of ${project.branch} and restarts. Its current state is kept as a snapshot. main keeps its environment variables, and the branch stays.`,
+                action: "Promote",
+                run: promoteBranch,
+              }
+            : undefined
+        }
+        close={() => open(undefined)}
+      />
       <Confirm
         confirmation={
           opened?.part === "delete"

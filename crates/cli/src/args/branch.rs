@@ -33,4 +33,13 @@ pub enum Branch {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Promote a branch: main gets its files and its database; the branch stays
+    Promote {
+        project: String,
+        /// Name of the branch
+        name: String,
+        /// Do not wait until main runs again
+        #[arg(long)]
+        no_wait: bool,
+    },
 }

@@ -28,6 +28,22 @@ pub enum Snapshot {
         #[arg(long, value_name = "SNAPSHOT")]
         to: Option<String>,
     },
+    /// Show or set how many scheduled snapshots of each branch are kept
+    Schedule {
+        project: String,
+        /// Keep the newest snapshot of this many hours that had a change: 0 to 48
+        #[arg(long, value_name = "NUMBER")]
+        hourly: Option<u16>,
+        /// Keep the newest snapshot of this many days that had a change: 0 to 60
+        #[arg(long, value_name = "NUMBER")]
+        daily: Option<u16>,
+        /// Take none; those that exist stay
+        #[arg(long, conflicts_with_all = ["hourly", "daily"])]
+        off: bool,
+        /// Reset to the default of the project's region
+        #[arg(long, conflicts_with_all = ["hourly", "daily", "off"])]
+        reset: bool,
+    },
     /// Delete a snapshot
     Delete {
         project: String,

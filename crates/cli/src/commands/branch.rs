@@ -1,8 +1,9 @@
-//! `fsa branch`: create, list and delete branches of a project.
+//! `fsa branch`: create, list, promote and delete branches of a project.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use fsa_model::{
+    api::Sandbox,
     branch::{Branch, Branches, CreateBranch},
     event::{Event, EventKind},
 };
@@ -34,6 +35,11 @@ pub async fn run(client: &Client, command: args::Branch, json: bool) -> Outcome 
             create(client, &project, &request, no_wait, json).await
         }
         args::Branch::List { project } => list(client, &project, json).await,
+        args::Branch::Promote {
+            project,
+            name,
+            no_wait,
+        } => promote(client, &project, &name, no_wait, json).await,
         args::Branch::Delete {
             project,
             name,
@@ -85,6 +91,22 @@ async fn list(client: &Client, project: &str, json: bool) -> Outcome {
             }),
         );
     });
+    Ok(0)
+}
+
+async fn promote(client: &Client, project: &str, name: &str, no_wait: bool, json: bool) -> Outcome {
+    let path = format!("{}/{}/promote", path(project), encode(name));
+    let mut sandbox: Sandbox = client.send(Method::POST, &path, &()).await?;
+    if !no_wait {
+        let before = sandbox.stages.clone();
+        sandbox = lifecycle::settle(client, &encode(project), sandbox, &before, json).await?;
+        if !json {
+            output::notice(
+                "the state of main before is kept as a snapshot, and the branch stays; main keeps its variables",
+            );
+        }
+    }
+    output::print(json, &sandbox, |sandbox| lifecycle::show(project, sandbox));
     Ok(0)
 }
 

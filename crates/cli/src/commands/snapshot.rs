@@ -3,6 +3,7 @@
 use fsa_model::{
     api::{Page, Sandbox},
     snapshot::{ChangeKind, CreateSnapshot, FileChange, Snapshot, SnapshotDiff, SnapshotState},
+    snapshot_schedule::{SnapshotSchedule, SnapshotScheduleView},
 };
 use futures_util::TryStreamExt as _;
 use reqwest::Method;
@@ -43,6 +44,21 @@ pub async fn run(client: &Client, command: args::Snapshot, json: bool) -> Outcom
             let found: SnapshotDiff = client.get(&path).await?;
             output::print(json, &found, diff);
         }
+        args::Snapshot::Schedule {
+            project,
+            hourly,
+            daily,
+            off,
+            reset,
+        } => {
+            let path = format!("/api/projects/{}/snapshot-schedule", encode(&project));
+            let shown: SnapshotScheduleView = match (off, reset) {
+                (true, _) => client.send(Method::PUT, &path, &SnapshotSchedule::OFF).await?,
+                (_, true) => client.send(Method::DELETE, &path, &()).await?,
+                _ => set_schedule(client, &path, hourly, daily).await?,
+            };
+            output::print(json, &shown, show_schedule);
+        }
         args::Snapshot::Delete { project, snapshot } => {
             let path = one(&project, &snapshot);
             let deleted: Snapshot = client.send(Method::DELETE, &path, &()).await?;
@@ -69,6 +85,35 @@ pub async fn restore(client: &Client, arguments: &args::Restore, json: bool) -> 
         lifecycle::show(&arguments.project, sandbox)
     });
     Ok(0)
+}
+
+/// Changes the numbers that are given, and shows the schedule.
+async fn set_schedule(
+    client: &Client,
+    path: &str,
+    hourly: Option<u16>,
+    daily: Option<u16>,
+) -> Result<SnapshotScheduleView, Failure> {
+    let shown: SnapshotScheduleView = client.get(path).await?;
+    if hourly.is_none() && daily.is_none() {
+        return Ok(shown);
+    }
+    let schedule = SnapshotSchedule {
+        hourly: hourly.unwrap_or(shown.hourly),
+        daily: daily.unwrap_or(shown.daily),
+    };
+    client.send(Method::PUT, path, &schedule).await
+}
+
+fn show_schedule(shown: &SnapshotScheduleView) {
+    let of = if shown.is_default { " (default)" } else { "" };
+    output::line(&match (shown.hourly, shown.daily) {
+        (0, 0) => format!("no scheduled snapshots{of}"),
+        (hourly, daily) => format!("{hourly} hourly, {daily} daily{of}"),
+    });
+    if let Some(refused) = &shown.refused {
+        output::notice(&format!("the last one was not taken: {refused}"));
+    }
 }
 
 fn path(project: &str) -> String {

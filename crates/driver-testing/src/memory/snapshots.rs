@@ -58,8 +58,13 @@ impl World {
         })
     }
 
-    pub fn restore_snapshot(&mut self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<()> {
-        let restored = self.found(sandbox, snapshot)?.clone();
+    pub fn restore_snapshot(
+        &mut self,
+        sandbox: &SandboxRef,
+        from: VolumeId,
+        snapshot: SnapshotId,
+    ) -> Result<()> {
+        let restored = self.found(from, snapshot)?.clone();
         if let Some(found) = self.sandboxes.get(&sandbox.resource) {
             if found.process.is_some() {
                 return Err(DriverError::new(
@@ -83,11 +88,7 @@ impl World {
         if self.volumes.contains_key(&sandbox.volume) {
             return Ok(());
         }
-        let copied = self
-            .snapshots
-            .get(&(from, snapshot))
-            .cloned()
-            .ok_or_else(|| DriverError::new(FailureKind::Input, "there is no such snapshot"))?;
+        let copied = self.found(from, snapshot)?.clone();
         self.volumes
             .insert(sandbox.volume, Arc::new(Mutex::new(copied.home)));
         self.sandbox(sandbox).root = Arc::new(Mutex::new(copied.root));
@@ -100,9 +101,9 @@ impl World {
         from: SnapshotId,
         to: Option<SnapshotId>,
     ) -> Result<FileChanges> {
-        let before = self.found(sandbox, from)?.clone();
+        let before = self.found(sandbox.volume, from)?.clone();
         let after = match to {
-            Some(to) => self.found(sandbox, to)?.clone(),
+            Some(to) => self.found(sandbox.volume, to)?.clone(),
             None => self.present(sandbox).unwrap_or_default(),
         };
         let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -135,9 +136,9 @@ impl World {
         Ok(changes)
     }
 
-    fn found(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<&Snapshot> {
+    fn found(&self, volume: VolumeId, snapshot: SnapshotId) -> Result<&Snapshot> {
         self.snapshots
-            .get(&(sandbox.volume, snapshot))
+            .get(&(volume, snapshot))
             .ok_or_else(|| DriverError::new(FailureKind::Input, "there is no such snapshot"))
     }
 }

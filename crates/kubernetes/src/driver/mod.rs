@@ -198,6 +198,7 @@ impl Driver for KubernetesDriver {
             // Its process may run before it listens.
             listens_at_start: false,
             snapshots: false,
+            shares_snapshots: false,
             is_remote: true,
         }
     }

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     database_proxy::DatabaseProxy,
     images::{self, Store},
-    protocol::{Hello, Request, Response},
+    protocol::{Hello, Request, Response, StorageBackend},
     runner::{RunnerConfig, firewall, netns, resolvers},
 };
 
@@ -67,6 +67,7 @@ pub struct LocalDriver {
     images: Store,
     database_proxy: Option<Arc<dyn DatabaseProxy>>,
     hello: Hello,
+    shares_snapshots: bool,
     nameservers: Vec<Ipv4Addr>,
     stop_grace: Duration,
     storage_pool: Arc<Mutex<Option<StoragePoolStatus>>>,
@@ -113,6 +114,7 @@ impl LocalDriver {
         for blocker in &hello.blockers {
             tracing::error!("{blocker}");
         }
+        let shares_snapshots = client.storage().await?.backend == StorageBackend::Btrfs;
         let unpacker = Arc::new(RunnerLayers(Arc::clone(&client)));
         let images = Store::open(&config.runner.data_dir, unpacker, config.images.clone())
             .map_err(DriverError::from)?;
@@ -133,6 +135,7 @@ impl LocalDriver {
             database_proxy,
             nameservers: nameservers(&config.runner.resolvers, hello.rootless),
             hello,
+            shares_snapshots,
             stop_grace: config.stop_grace,
         }))
     }

@@ -54,6 +54,7 @@ impl Driver for LocalDriver {
             restarts_by_itself: false,
             listens_at_start: true,
             snapshots: true,
+            shares_snapshots: self.shares_snapshots,
             is_remote: false,
         }
     }
@@ -190,8 +191,13 @@ impl Driver for LocalDriver {
         self.client.done(request, &[], REMOVAL).await
     }
 
-    async fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<()> {
-        self.replace_volume(sandbox, snapshot).await
+    async fn restore_snapshot(
+        &self,
+        sandbox: &SandboxRef,
+        from: VolumeId,
+        snapshot: SnapshotId,
+    ) -> Result<()> {
+        self.replace_volume(sandbox, from, snapshot).await
     }
 
     async fn clone_snapshot(&self, from: VolumeId, snapshot: SnapshotId, sandbox: &SandboxRef) -> Result<()> {
@@ -213,6 +219,17 @@ impl Driver for LocalDriver {
         let request = Request::SnapshotBytes { volume, snapshot };
         match self.client.call(request, &[], REMOVAL).await? {
             (Response::SnapshotBytes { bytes }, _) => Ok(bytes),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn changed_since(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<bool> {
+        let request = Request::ChangedSince {
+            sandbox: sandbox.clone(),
+            snapshot,
+        };
+        match self.client.call(request, &[], REMOVAL).await? {
+            (Response::Changed { changed }, _) => Ok(changed),
             (other, _) => Err(unexpected(&other)),
         }
     }

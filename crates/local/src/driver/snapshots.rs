@@ -28,9 +28,15 @@ impl LocalDriver {
         }
     }
 
-    pub(super) async fn replace_volume(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<()> {
+    pub(super) async fn replace_volume(
+        &self,
+        sandbox: &SandboxRef,
+        from: VolumeId,
+        snapshot: SnapshotId,
+    ) -> Result<()> {
         let request = Request::RestoreSnapshot {
             sandbox: sandbox.clone(),
+            from,
             snapshot,
         };
         match self.call_locked(sandbox, request).await? {

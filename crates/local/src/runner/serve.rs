@@ -195,9 +195,14 @@ fn perform(
             runner.delete_snapshot(volume, snapshot)?;
             plain(Response::Done)
         }
-        Request::RestoreSnapshot { sandbox, snapshot } => {
-            let restored =
-                sandboxes.exclusively(&sandbox.resource, |_| runner.restore_snapshot(&sandbox, snapshot));
+        Request::RestoreSnapshot {
+            sandbox,
+            from,
+            snapshot,
+        } => {
+            let restored = sandboxes.exclusively(&sandbox.resource, |_| {
+                runner.restore_snapshot(&sandbox, from, snapshot)
+            });
             sandboxes.forget(&sandbox.resource);
             restored?;
             plain(Response::Done)
@@ -219,6 +224,9 @@ fn perform(
         }),
         Request::SnapshotBytes { volume, snapshot } => plain(Response::SnapshotBytes {
             bytes: runner.storage.snapshot_bytes(volume, snapshot),
+        }),
+        Request::ChangedSince { sandbox, snapshot } => plain(Response::Changed {
+            changed: runner.changed_since(&sandbox, snapshot)?,
         }),
         Request::DiffSnapshot { sandbox, from, to } => {
             plain(Response::SnapshotDiff(runner.diff_snapshot(&sandbox, from, to)?))

@@ -9,6 +9,7 @@ use fsa_model::{
 
 use super::{
     Runner, database,
+    keyed_mutex::KeyedMutexGuard,
     storage::{self, diff},
 };
 use crate::protocol::machine;
@@ -63,12 +64,17 @@ impl Runner {
             .map_err(|error| failure("the snapshot could not be deleted", &error))
     }
 
-    /// Replaces the content of a volume. The caller holds the sandbox's mutex.
+    /// Replaces the content of a volume with a snapshot of the volume `from`. The caller holds the sandbox's mutex.
     ///
     /// # Errors
     /// Something uses the volume; there is no such snapshot; the pool is full.
-    pub fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<(), Failure> {
-        let _lock = self.volume_locks.take(sandbox.volume);
+    pub fn restore_snapshot(
+        &self,
+        sandbox: &SandboxRef,
+        from: VolumeId,
+        snapshot: SnapshotId,
+    ) -> Result<(), Failure> {
+        let _locks = self.lock_both(from, sandbox.volume);
         if !self.groups_of(sandbox.volume)?.is_empty() {
             return Err(Failure::new(
                 FailureKind::Transient,
@@ -77,7 +83,7 @@ impl Runner {
         }
         storage::check_room(&self.layout)?;
         self.storage
-            .restore_snapshot(sandbox, snapshot)
+            .restore_snapshot(sandbox, from, snapshot)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => no_such_snapshot(),
                 _ => failure("the snapshot could not be restored", &error),
@@ -97,9 +103,7 @@ impl Runner {
         snapshot: SnapshotId,
         sandbox: &SandboxRef,
     ) -> Result<(), Failure> {
-        // The older volume first: no two copies wait for each other.
-        let _source = self.volume_locks.take(from);
-        let _target = self.volume_locks.take(sandbox.volume);
+        let _locks = self.lock_both(from, sandbox.volume);
         storage::check_room(&self.layout)?;
         self.storage
             .clone_snapshot(from, snapshot, sandbox)
@@ -117,6 +121,19 @@ impl Runner {
         self.storage
             .snapshots(volume)
             .map_err(|error| failure("the snapshots could not be listed", &error))
+    }
+
+    /// Whether a volume has changed since a snapshot of it.
+    ///
+    /// # Errors
+    /// There is no such snapshot.
+    pub fn changed_since(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<bool, Failure> {
+        self.storage
+            .changed_since(sandbox, snapshot)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => no_such_snapshot(),
+                _ => failure("the snapshot could not be compared", &error),
+            })
     }
 
     /// The differences between a snapshot and a later one, or the present files.
@@ -139,6 +156,14 @@ impl Runner {
         let before = tree(Some(from))?;
         let after = tree(to)?;
         diff::compare(&before, &after).map_err(|error| failure("the snapshots could not be compared", &error))
+    }
+
+    /// Locks the volume of a snapshot and the one that is made from it, always in the same order: no two of these wait
+    /// for each other.
+    fn lock_both(&self, one: VolumeId, other: VolumeId) -> [Option<KeyedMutexGuard<VolumeId>>; 2] {
+        let (first, second) = (one.min(other), one.max(other));
+        [Some(first), (first != second).then_some(second)]
+            .map(|volume| volume.map(|id| self.volume_locks.take(id)))
     }
 
     /// Control groups of the processes that use a volume: those of its running sandboxes, and of its

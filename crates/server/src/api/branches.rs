@@ -6,17 +6,18 @@ use axum::{
 };
 use fsa_model::{
     ErrorBody,
+    api::Sandbox,
     branch::{Branch, Branches, CreateBranch},
 };
 use http::{StatusCode, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::prefer::Wait;
+use super::{idempotency_key::IdempotencyKey, prefer::Wait};
 use crate::{
     auth::{Caller, permission::Read},
-    error::Result,
+    error::{Error, Result},
     extract::{Json, Path},
-    projects::{branches, lifecycle::WaitOutcome, status},
+    projects::{branches, lifecycle::WaitOutcome, promote, status},
     state::App,
     store::{
         branches::BranchReference,
@@ -28,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show, delete))
+        .routes(routes!(promote))
 }
 
 /// The branches of a project with their sandboxes: main first, then by name
@@ -116,4 +118,34 @@ async fn delete(
     };
     wait.add_header(response.headers_mut());
     Ok(response)
+}
+
+/// Promotes a branch: main gets its files and its database, and keeps its variables, ports and URLs
+///
+/// The state of main before is kept as a snapshot of the cause `before-promote`; restoring that undoes the promotion.
+/// The branch stays as it is.
+#[utoipa::path(post, path = "/api/projects/{project}/branches/{branch}/promote", tag = "branches",
+    params(("project" = String, Path, description = "id or name"), ("branch" = String, Path),
+           ("Idempotency-Key" = Option<String>, Header,
+            description = "a repeated request with the same key changes nothing"),
+           ("Prefer" = Option<String>, Header, description = "wait=N: answer when it is done, or after N seconds")),
+    responses((status = OK, description = "it is done; the sandbox of main", body = Sandbox),
+              (status = ACCEPTED, body = Sandbox), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "the branch is main, or one of the two is being \
+               restored or copied, or has no sandbox"),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn promote(
+    State(app): State<App>,
+    caller: Caller,
+    Path((project, branch)): Path<(String, String)>,
+    IdempotencyKey(key): IdempotencyKey,
+    wait: Wait,
+) -> Result<Response> {
+    let reference = BranchReference::parse(&project, Some(&branch))?;
+    let overview = promote::promote(&app, &caller, &reference, key.as_deref()).await?;
+    let body = |overview: &Overview| {
+        let sandbox = status::sandbox(&app.settings, overview).ok_or_else(|| Error::not_found("sandbox"))?;
+        Ok(axum::Json(sandbox).into_response())
+    };
+    wait.answer(&app, &caller, overview, body).await
 }

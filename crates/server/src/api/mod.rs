@@ -20,6 +20,7 @@ mod git;
 mod git_credential;
 mod github;
 pub mod health;
+mod idempotency_key;
 mod images;
 mod in_branch;
 mod keys;
@@ -34,6 +35,7 @@ pub mod prefer;
 mod projects;
 mod regions;
 mod sandbox;
+mod snapshot_schedule;
 mod snapshots;
 mod sse;
 mod start_suggestion;
@@ -68,6 +70,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(projects::routes())
         .merge(sandbox::routes())
         .merge(snapshots::routes())
+        .merge(snapshot_schedule::routes())
         .merge(branches::routes())
         .merge(backups::routes())
         .merge(members::routes())

@@ -1,7 +1,7 @@
 //! Snapshots: `/api/projects/{project}/snapshots`. `{snapshot}` is an id or a name.
 
 use axum::{
-    extract::{FromRequestParts, State},
+    extract::State,
     response::{IntoResponse as _, Response},
 };
 use fsa_model::{
@@ -9,13 +9,13 @@ use fsa_model::{
     api::{Page, Sandbox},
     snapshot::{CreateSnapshot, Snapshot, SnapshotDiff, SnapshotState},
 };
-use http::{StatusCode, request::Parts};
+use http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{in_branch::InBranch, prefer::Wait};
+use super::{idempotency_key::IdempotencyKey, in_branch::InBranch, prefer::Wait};
 use crate::{
     auth::Caller,
     error::{Error, Result},
@@ -34,25 +34,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(show, delete))
         .routes(routes!(diff))
         .routes(routes!(restore))
-}
-
-/// The header field `Idempotency-Key`, if the request has it.
-struct IdempotencyKey(Option<String>);
-
-impl FromRequestParts<App> for IdempotencyKey {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
-        let Some(value) = parts.headers.get("idempotency-key") else {
-            return Ok(Self(None));
-        };
-        match value.to_str() {
-            Ok(key) => Ok(Self(Some(key.to_owned()))),
-            Err(_) => Err(Error::bad_request(
-                "Idempotency-Key has characters that are not ASCII.",
-            )),
-        }
-    }
 }
 
 #[derive(Deserialize, IntoParams)]

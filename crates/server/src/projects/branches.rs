@@ -144,7 +144,8 @@ async fn source(
         name: None,
         cause: SnapshotCause::Branch,
         idempotency_key: None,
-        by: project.caller().user(),
+        promoted_branch: None,
+        by: Some(project.caller().user()),
         queued: false,
     };
     snapshot_rows::insert(tx, new).await?;
@@ -187,6 +188,12 @@ pub async fn delete(core: &Core, caller: &Caller, reference: &BranchReference) -
             "The branch {copy} is still being copied from this one; delete this one when that is done."
         ))
         .with_project(project.id));
+    }
+    if branches::is_promoted(&mut tx, branch).await? {
+        return Err(
+            Error::conflict("This branch is being promoted; delete it when that is done.")
+                .with_project(project.id),
+        );
     }
     let overview = projects::overview(&core.store, caller, reference).await?;
     // Sandboxes are locked before branches, as by the workers.

@@ -35,8 +35,6 @@ use crate::{
 
 /// Most snapshots of one project. They share its disk limit, where the storage counts them.
 pub const MAX_SNAPSHOTS: i64 = 200;
-/// Snapshots taken before restores that are kept; the oldest are deleted.
-const KEPT_BEFORE_RESTORE: i64 = 10;
 /// Most characters of a name.
 const MAX_NAME: usize = 100;
 /// Most characters of an idempotency key.
@@ -139,7 +137,8 @@ async fn insert(
         name: request.name.as_deref(),
         cause: SnapshotCause::Manual,
         idempotency_key,
-        by: project.caller().user(),
+        promoted_branch: None,
+        by: Some(project.caller().user()),
         queued: true,
     };
     snapshots::insert(tx, new).await?;
@@ -147,13 +146,16 @@ async fn insert(
 }
 
 /// Makes room for one more snapshot.
-pub(super) async fn check_room(
+///
+/// # Errors
+/// 409 where the project has too many; 403 where its owner's disk is full.
+pub async fn check_room(
     core: &Core,
     tx: &mut sqlx::PgConnection,
     project: &ProjectRow,
     branch: VolumeId,
 ) -> Result<()> {
-    snapshots::prune(tx, branch, KEPT_BEFORE_RESTORE).await?;
+    snapshots::prune(tx, branch).await?;
     if snapshots::count(tx, project.id).await? >= MAX_SNAPSHOTS {
         return Err(Error::conflict(format!(
             "This project has {MAX_SNAPSHOTS} snapshots, which is the limit; delete some first."
@@ -202,7 +204,7 @@ pub async fn show(
 /// Requests the deletion of a snapshot.
 ///
 /// # Errors
-/// Not found; 409 while it is being restored.
+/// Not found; 409 while it is being restored or copied.
 pub async fn delete(
     core: &Core,
     caller: &Caller,
@@ -214,11 +216,9 @@ pub async fn delete(
     let project = branches::lock(&mut tx, &found).await?;
     let row = snapshots::find(&mut tx, project.branch().volume, snapshot).await?;
     let id = row.snapshot.id;
-    let sandbox = sandboxes::of_branch_in(&mut tx, project.branch().volume).await?;
-    let restore = sandbox.and_then(|sandbox| sandbox.restore);
-    if restore.is_some_and(|restore| [restore.snapshot, restore.before].contains(&id)) {
+    if snapshots::is_needed(&mut tx, project.id, id).await? {
         return Err(Error::conflict(
-            "A restore needs this snapshot and is not done yet; delete it when the restore is done.",
+            "A restore or the copy of a branch needs this snapshot and is not done yet; delete it afterwards.",
         )
         .with_project(project.id));
     }
@@ -274,7 +274,8 @@ pub async fn restore(
                 name: None,
                 cause: SnapshotCause::BeforeRestore,
                 idempotency_key: None,
-                by: caller.user(),
+                promoted_branch: None,
+                by: Some(caller.user()),
                 queued: false,
             };
             snapshots::insert(&mut tx, new).await?;
@@ -385,7 +386,7 @@ fn check_name(name: &str) -> Result<()> {
     }
 }
 
-fn check_key(key: &str) -> Result<()> {
+pub(super) fn check_key(key: &str) -> Result<()> {
     let valid = (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     if valid {
         return Ok(());

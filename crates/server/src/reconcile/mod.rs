@@ -3,7 +3,7 @@
 //! A [`Worker`] claims due sandboxes, one lease each, and works on several concurrently: it observes ([`observe`]),
 //! plans ([`plan`]), applies ([`execute`], [`apply_step`]) and writes the result ([`lease_worker`]). It also follows
 //! running sandboxes ([`watch`]), accepts requeues ([`requeue`]), removes the rest of deleted projects ([`removal`]),
-//! destroys sandboxes that are in no row ([`orphans`]), and takes and deletes snapshots ([`snapshots`]). The copy
+//! destroys sandboxes that are in no row ([`orphans`]), and takes and deletes snapshots ([`snapshots`], [`snapshot_schedule`]). The copy
 //! of a new branch and the restore of a snapshot are the first parts of an attempt ([`copy`], [`restore`]).
 //!
 //! Any number of processes may work on one control database. The rows make that safe:
@@ -31,6 +31,7 @@ mod repository;
 mod requeue;
 mod restore;
 pub mod retention;
+pub mod snapshot_schedule;
 mod snapshots;
 mod spec;
 pub mod stages;
@@ -66,6 +67,8 @@ pub struct Options {
     pub measure: Duration,
     /// Interval between deletions of old events, agent steps and audit entries.
     pub retention: Duration,
+    /// Interval between checks of the snapshot schedules; `None` to follow none.
+    pub schedule: Option<Duration>,
     /// Time between the two sightings of an orphan.
     pub grace: Duration,
     /// No other process works on this control database (it is in a data folder that this process has locked). Then
@@ -84,6 +87,7 @@ impl Default for Options {
             sweep: Some(Duration::from_secs(600)),
             measure: Duration::from_secs(300),
             retention: Duration::from_secs(3600),
+            schedule: Some(Duration::from_secs(60)),
             grace: Duration::from_secs(60),
             alone: false,
             drain: Duration::from_secs(5),

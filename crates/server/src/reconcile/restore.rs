@@ -1,5 +1,6 @@
 //! Restore of a snapshot: stops the sandbox, ends the use of the database's files, keeps the present state as a snapshot,
-//! and replaces the volume.
+//! and replaces the volume. The promotion of a branch is a restore of main from a snapshot of the branch, which is taken
+//! first, while both run.
 //!
 //! The row says that a restore was requested until all of it is done, and every step may be repeated: a worker that
 //! takes over after a crash begins again and repeats no harm. The start that follows is an ordinary attempt.
@@ -7,12 +8,19 @@
 use std::time::Duration;
 
 use fsa_driver::Region;
-use fsa_model::{DesiredState, Failure, FailureKind, event::EventKind};
+use fsa_model::{DesiredState, Failure, FailureKind, event::EventKind, snapshot::SnapshotState};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::{Shared, snapshots, spec};
-use crate::store::{events::PendingEvent, leases::Claim, observed, sandboxes::Restore, snapshots as rows};
+use crate::store::{
+    branches::{self, BranchRow},
+    events::PendingEvent,
+    leases::Claim,
+    observed,
+    sandboxes::Restore,
+    snapshots::{self as rows, SnapshotRow},
+};
 
 /// Timeout of a stop, and of the end of a database's server.
 const STOP: Duration = Duration::from_secs(120);
@@ -48,7 +56,20 @@ pub async fn run(
         observed::finish_restore(store, claim, restore, None).await?;
         return Ok(());
     }
-    let event = match replace(shared, region, claim, restore).await {
+    let source = source(shared, claim, restore).await?;
+    let promoted = source
+        .as_ref()
+        .map(|(_, branch)| branch)
+        .filter(|branch| branch.volume != claim.branch.volume)
+        .map(|branch| branch.name.clone());
+    let event = match replace(shared, region, claim, restore, source).await {
+        Ok(()) if let Some(branch) = &promoted => PendingEvent::new(
+            EventKind::BranchPromoted,
+            format!(
+                "The branch {branch} was promoted to main; the state of main before is kept as a snapshot."
+            ),
+            json!({"name": branch, "before": restore.before}),
+        ),
         Ok(()) => PendingEvent::new(
             EventKind::SnapshotRestored,
             "The snapshot was restored; the state before is kept as a snapshot.",
@@ -58,7 +79,10 @@ pub async fn run(
         // has.
         Err(Interrupted::Failed(failure)) if failure.kind != FailureKind::Transient => PendingEvent::new(
             EventKind::SnapshotFailed,
-            format!("The snapshot could not be restored: {failure}"),
+            match &promoted {
+                Some(branch) => format!("The branch {branch} could not be promoted: {failure}"),
+                None => format!("The snapshot could not be restored: {failure}"),
+            },
             json!({"snapshot": restore.snapshot, "failure": failure}),
         ),
         Err(error) => return Err(error),
@@ -72,7 +96,19 @@ async fn replace(
     region: &Region,
     claim: &Claim,
     restore: Restore,
+    source: Option<(SnapshotRow, BranchRow)>,
 ) -> Result<(), Interrupted> {
+    let Some((row, branch)) = source else {
+        return Err(Interrupted::Failed(Failure::new(
+            FailureKind::Input,
+            "the snapshot was deleted",
+        )));
+    };
+    if row.snapshot.state == SnapshotState::Creating {
+        snapshots::take(shared, region, &claim.project, &branch, &row)
+            .await
+            .map_err(Interrupted::Failed)?;
+    }
     let sandbox = claim.sandbox.reference();
     shared.followers.stop(claim.sandbox.id);
     step(STOP, "The sandbox did not stop", region.driver.stop(&sandbox)).await?;
@@ -83,8 +119,24 @@ async fn replace(
         step(STOP, "The database did not stop", released).await?;
     }
     keep_present_state(shared, region, claim, restore).await?;
-    let replaced = region.driver.restore_snapshot(&sandbox, restore.snapshot);
+    let replaced = region
+        .driver
+        .restore_snapshot(&sandbox, row.sandbox.volume, restore.snapshot);
     step(REPLACE, "The snapshot was not restored", replaced).await
+}
+
+/// The snapshot to restore, with its branch.
+async fn source(
+    shared: &Shared,
+    claim: &Claim,
+    restore: Restore,
+) -> Result<Option<(SnapshotRow, BranchRow)>, sqlx::Error> {
+    let mut connection = shared.core.store.pool().acquire().await?;
+    let Some(row) = rows::of_project(&mut connection, claim.project.id, restore.snapshot).await? else {
+        return Ok(None);
+    };
+    let branch = branches::of_volume(&mut connection, row.sandbox.volume).await?;
+    Ok(branch.map(|branch| (row, branch)))
 }
 
 /// Takes the snapshot of the present state, unless an earlier attempt has.
@@ -102,8 +154,7 @@ async fn keep_present_state(
             .map_err(|error| Interrupted::Failed(Failure::new(FailureKind::Internal, error.to_string())))?
     };
     // It may have been deleted after an attempt that took it.
-    let Some(row) = row.filter(|row| row.snapshot.state == fsa_model::snapshot::SnapshotState::Creating)
-    else {
+    let Some(row) = row.filter(|row| row.snapshot.state == SnapshotState::Creating) else {
         return Ok(());
     };
     let sandbox = claim.sandbox.reference();

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     InFlight, Options, Shared, backoff, backups, disk, lease_worker, metrics::Metrics, orphans, removal,
-    requeue, requeue::RequeueQueue, retention, snapshots, warnings, watch::Followers,
+    requeue, requeue::RequeueQueue, retention, snapshot_schedule, snapshots, warnings, watch::Followers,
 };
 use crate::{
     callback::Callback,
@@ -117,6 +117,9 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
     background.spawn(snapshots::run(Arc::clone(&shared)));
     background.spawn(backups::run(Arc::clone(&shared)));
     background.spawn(snapshots::measure(Arc::clone(&shared)));
+    if let Some(every) = shared.options.schedule {
+        background.spawn(snapshot_schedule::run(Arc::clone(&shared), every));
+    }
     // While no worker ran, machines may have restarted and containers may be lost.
     shared.requeues.everything();
 

@@ -347,6 +347,21 @@ pub async fn finish_restore(store: &Store, claim: &Claim) -> Result<(), sqlx::Er
     .map(drop)
 }
 
+/// Whether the branch of this volume is being promoted.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn is_promoted(tx: &mut PgConnection, branch: &BranchRow) -> Result<bool> {
+    Ok(sqlx::query_scalar(
+        "select exists (select 1 from sandboxes s join snapshots n on n.id = s.restore_snapshot
+                        where s.project_id = $1 and s.volume_id <> $2 and n.volume_id = $2)",
+    )
+    .bind(branch.project.0)
+    .bind(branch.volume.0)
+    .fetch_one(tx)
+    .await?)
+}
+
 /// Marks a branch as deleted. Its sandbox must be terminated in the same transaction.
 ///
 /// # Errors

@@ -36,6 +36,7 @@ pub mod retention;
 pub mod sandboxes;
 pub mod sessions;
 pub mod snapshot_leases;
+pub mod snapshot_schedules;
 pub mod snapshots;
 pub mod tasks;
 pub mod tokens;

@@ -268,10 +268,11 @@ pub async fn finish_restore(
              update sandboxes set restore_snapshot = null, restore_before = null, failure = null, attempts = 0,
                     updated_at = now()
              where id = $3 and lease_id = $7 and restore_snapshot = $8 returning id),
-         -- The snapshot of the state before, where it was not taken.
+         -- The snapshot of the state before, where it was not taken; the state of a branch that was promoted.
          unneeded as (
              update snapshots set deleted_at = now(), next_attempt_at = now() from mine
-             where snapshots.id = $9 and state = 'creating' and deleted_at is null),
+             where deleted_at is null and (snapshots.id = $9 and state = 'creating'
+                                           or snapshots.id = $8 and cause = 'branch')),
          new_events as (
              insert into events (project_id, owner_id, sandbox_id, kind, message, data)
              select $1, $2, $3, e.kind, e.message, e.data

@@ -1,7 +1,7 @@
 //! Snapshots, as rows: what was requested and what was observed.
 
 use fsa_model::{
-    ProjectId, ResourceName, SandboxId, SandboxRef, SnapshotId, UserId, VolumeId,
+    BranchName, ProjectId, ResourceName, SandboxId, SandboxRef, SnapshotId, UserId, VolumeId,
     snapshot::{Snapshot, SnapshotCause, SnapshotDatabase, SnapshotState},
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
@@ -23,7 +23,7 @@ pub struct SnapshotRow {
 macro_rules! columns {
     () => {
         "n.id as n_id, n.project_id as n_project_id, n.volume_id as n_volume_id, n.sandbox_id as n_sandbox_id, \
-         n.resource as n_resource, n.name as n_name, n.cause as n_cause, n.created_at as n_created_at, \
+         n.resource as n_resource, n.name as n_name, n.cause as n_cause, n.promoted_branch as n_promoted_branch, n.created_at as n_created_at, \
          case when n.deleted_at is null then n.state else 'deleting' end as n_state, n.failure as n_failure, \
          n.bytes as n_bytes, n.database_version as n_database_version, n.database_bytes as n_database_bytes, \
          n.attempts as n_attempts, \
@@ -52,6 +52,9 @@ impl<'r> FromRow<'r, PgRow> for SnapshotRow {
                 branch: parsed_column(row, "n_branch")?,
                 name: row.try_get("n_name")?,
                 cause: enum_column(row, "n_cause")?,
+                promoted_branch: row
+                    .try_get::<Option<&str>, _>("n_promoted_branch")?
+                    .and_then(|name| name.parse().ok()),
                 state: enum_column(row, "n_state")?,
                 bytes: bytes("n_bytes")?,
                 database,
@@ -77,7 +80,9 @@ pub struct NewSnapshot<'a> {
     pub name: Option<&'a str>,
     pub cause: SnapshotCause,
     pub idempotency_key: Option<&'a str>,
-    pub by: UserId,
+    pub promoted_branch: Option<&'a BranchName>,
+    /// None for the schedule.
+    pub by: Option<UserId>,
     /// The snapshot workers take it. Otherwise the restore that needs it does.
     pub queued: bool,
 }
@@ -89,8 +94,8 @@ pub struct NewSnapshot<'a> {
 pub async fn insert(tx: &mut PgConnection, new: NewSnapshot<'_>) -> Result<()> {
     sqlx::query(
         "insert into snapshots (id, project_id, volume_id, sandbox_id, resource, name, cause, idempotency_key,
-                                created_by, next_attempt_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, case when $10 then now() else 'infinity' end)",
+                                created_by, promoted_branch, next_attempt_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, case when $11 then now() else 'infinity' end)",
     )
     .bind(new.id.0)
     .bind(new.sandbox.project.0)
@@ -100,7 +105,8 @@ pub async fn insert(tx: &mut PgConnection, new: NewSnapshot<'_>) -> Result<()> {
     .bind(new.name)
     .bind(enum_text(&new.cause))
     .bind(new.idempotency_key)
-    .bind(new.by.0)
+    .bind(new.by.map(|user| user.0))
+    .bind(new.promoted_branch.map(BranchName::as_str))
     .bind(new.queued)
     .execute(tx)
     .await?;
@@ -249,25 +255,67 @@ pub async fn delete(tx: &mut PgConnection, snapshot: SnapshotId) -> Result<()> {
     Ok(())
 }
 
-/// Requests the deletion of failed snapshots and, of those taken before restores, of all but the newest `keep`.
+/// Whether a restore or the copy of a branch that is not done yet needs this snapshot.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn prune(tx: &mut PgConnection, branch: VolumeId, keep: i64) -> Result<()> {
-    sqlx::query(
-        "update snapshots set deleted_at = now(), next_attempt_at = now(), attempts = 0
-         where volume_id = $1 and deleted_at is null
-           and (state = 'failed' and created_at < now() - interval '1 hour'
-                or id in (select id from snapshots where volume_id = $1 and cause = 'before-restore'
-                             and state = 'ready' and name is null
-                          order by created_at desc, id desc offset $2))
-           and not exists (select 1 from sandboxes s where s.volume_id = $1 and s.restore_snapshot = snapshots.id)",
+pub async fn is_needed(tx: &mut PgConnection, project: ProjectId, snapshot: SnapshotId) -> Result<bool> {
+    Ok(sqlx::query_scalar(
+        "select exists (select 1 from sandboxes where project_id = $1
+                                                  and (restore_snapshot = $2 or restore_before = $2))
+             or exists (select 1 from branches where project_id = $1 and source_snapshot = $2
+                                                 and copied_at is null and deleted_at is null)",
     )
-    .bind(branch.0)
-    .bind(keep)
-    .execute(tx)
+    .bind(project.0)
+    .bind(snapshot.0)
+    .fetch_one(tx)
+    .await?)
+}
+
+/// Snapshots taken before restores and promotions that are kept of a branch; the oldest are deleted.
+const KEPT_BEFORE_RESTORE: i64 = 10;
+/// How long they are kept.
+const DAYS_BEFORE_RESTORE: i32 = 30;
+
+/// Requests the deletion of failed snapshots of a branch and, of those taken before restores and promotions, of all but
+/// the newest.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn prune(tx: &mut PgConnection, branch: VolumeId) -> Result<()> {
+    prune_of(tx, Some(branch)).await.map(drop)
+}
+
+/// The same for all branches. Returns how many.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn prune_all(store: &Store) -> Result<u64> {
+    let mut connection = store.pool.acquire().await?;
+    prune_of(&mut connection, None).await
+}
+
+async fn prune_of(connection: &mut PgConnection, branch: Option<VolumeId>) -> Result<u64> {
+    let done = sqlx::query(
+        "update snapshots set deleted_at = now(), next_attempt_at = now(), attempts = 0
+         where ($1::uuid is null or volume_id = $1) and deleted_at is null
+           and (state = 'failed' and created_at < now() - interval '1 hour'
+                or id in (select k.id from (
+                              select id, created_at, row_number() over (partition by volume_id
+                                                                        order by created_at desc, id desc) as number
+                              from snapshots
+                              where ($1::uuid is null or volume_id = $1) and cause in ('before-restore', 'before-promote')
+                                and state = 'ready' and name is null and deleted_at is null) k
+                          where k.number > $2 or k.created_at < now() - make_interval(days => $3)))
+           and not exists (select 1 from sandboxes s where s.project_id = snapshots.project_id
+                             and s.restore_snapshot = snapshots.id)",
+    )
+    .bind(branch.map(|branch| branch.0))
+    .bind(KEPT_BEFORE_RESTORE)
+    .bind(DAYS_BEFORE_RESTORE)
+    .execute(connection)
     .await?;
-    Ok(())
+    Ok(done.rows_affected())
 }
 
 impl SnapshotRow {

@@ -62,6 +62,56 @@ async fn main_is_not_deleted_and_a_source_not_while_it_is_copied() {
 }
 
 #[tokio::test]
+async fn main_is_not_promoted_nor_a_branch_that_is_still_being_copied() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    project(&owner, "todo").await;
+    create(&owner, json!({"name": "fix"}), 201).await;
+    let promote = async |branch: &str, status: u16| {
+        let path = format!("/api/projects/todo/branches/{branch}/promote");
+        owner.post_empty(&path).await.expect(status).text()
+    };
+
+    assert!(promote("main", 409).await.contains("another branch"));
+    assert!(promote("fix", 409).await.contains("still being copied"));
+    promote("absent", 404).await;
+}
+
+#[tokio::test]
+async fn a_promotion_is_requested_once_and_its_key_is_for_it_alone() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    project(&owner, "todo").await;
+    for name in ["fix", "other"] {
+        create(&owner, json!({"name": name}), 201).await;
+    }
+    world.database.sql("update branches set copied_at = now()");
+    let promote = async |branch: &str, key: &str, status: u16| {
+        let path = format!("/api/projects/todo/branches/{branch}/promote");
+        let keyed = owner.with("idempotency-key", key);
+        keyed.post_empty(&path).await.expect(status).text()
+    };
+
+    promote("fix", "a key", 422).await;
+    for key in ["1", "1", "2"] {
+        promote("fix", key, 202).await;
+    }
+    promote("other", "1", 422).await;
+    assert!(
+        promote("other", "3", 409)
+            .await
+            .contains("main is being restored")
+    );
+    owner.delete("/api/projects/todo/branches/fix").await.expect(409);
+    assert_eq!(
+        world
+            .database
+            .sql("select count(*) from snapshots where cause = 'before-promote'"),
+        "1"
+    );
+}
+
+#[tokio::test]
 async fn a_project_has_as_many_branches_as_the_setting_allows() {
     let world = World::with(|settings| settings.limits.branches_per_project = 2).await;
     let owner = world.owner().await;

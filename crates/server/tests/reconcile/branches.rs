@@ -188,6 +188,7 @@ async fn a_deleted_branch_leaves_nothing_behind() {
     assert_eq!(scene.world.driver.all_snapshots(), []);
     // Its name is free again.
     scene.running_branch(&project, "fix").await;
+    scene.until_settled().await;
     scene.assert_consistent();
 }
 

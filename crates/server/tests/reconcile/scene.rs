@@ -39,6 +39,7 @@ pub struct Workers {
 pub fn options() -> Options {
     Options {
         sweep: None,
+        schedule: None,
         ..Options::default()
     }
 }
@@ -216,7 +217,8 @@ impl Scene {
                 let left = self.world.database.sql(
                     "select (select count(*) from sandboxes where observed_generation <> generation
                              or failure is not null or lease_id is not null or next_attempt_at <= now())
-                          + (select count(*) from branches where deleted_at is not null)",
+                          + (select count(*) from branches where deleted_at is not null)
+                          + (select count(*) from snapshots where deleted_at is not null)",
                 );
                 if left == "0" {
                     return;

@@ -6,12 +6,13 @@ import { type FormEvent, useState } from "react";
 import { type ProjectInBranch, api, data, errorMessage } from "../../api/client";
 import { notifyError, snapshots as snapshotsQuery, useCreateSnapshot, useHasSnapshots } from "../../api/queries";
 import { hasRole } from "../../logic/role";
-import { type Snapshot, byDay, causeLabels, snapshotTitle } from "../../logic/snapshots";
+import { type Snapshot, byDay, snapshotCause, snapshotTitle } from "../../logic/snapshots";
 import { formatBytes, formatDateTime, timeAgo } from "../../logic/time";
 import { Confirm, type Confirmation } from "../../shell/Confirm";
 import { Backups } from "./Backups";
 import { RestoreSnapshot } from "./RestoreSnapshot";
 import { SnapshotChanges } from "./SnapshotChanges";
+import { SnapshotSchedule } from "./SnapshotSchedule";
 
 export default function Snapshots({ project }: { project: ProjectInBranch }) {
   const queries = useQueryClient();
@@ -57,6 +58,7 @@ export default function Snapshots({ project }: { project: ProjectInBranch }) {
           {errorMessage(found.error)}
         </Alert>
       )}
+      {hasSnapshots && <SnapshotSchedule project={project} />}
       {canEdit && found.data && <CreateSnapshot project={project} />}
       {found.data?.length === 0 && (
         <div className="panel empty">
@@ -141,7 +143,7 @@ function SnapshotRow({ project, snapshot, canEdit, compared, compare, restore, r
             )}
           </Group>
           <Text size="xs" c="dimmed" className="details">
-            <span>{causeLabels[snapshot.cause]}</span>
+            <span>{snapshotCause(snapshot)}</span>
             <time dateTime={snapshot.createdAt} title={formatDateTime(snapshot.createdAt)}>
               {timeAgo(snapshot.createdAt)}
             </time>

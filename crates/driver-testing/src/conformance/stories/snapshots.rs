@@ -23,9 +23,13 @@ async fn take(fixture: &Fixture<'_>, spec: &SandboxSpec) -> Option<(SnapshotId, 
 }
 
 async fn restore(fixture: &Fixture<'_>, spec: &SandboxSpec, snapshot: SnapshotId) {
-    within_timeout(fixture.driver.restore_snapshot(&spec.sandbox, snapshot))
-        .await
-        .unwrap_or_else(|error| panic!("restore: {error} ({:?})", error.cause));
+    within_timeout(
+        fixture
+            .driver
+            .restore_snapshot(&spec.sandbox, spec.sandbox.volume, snapshot),
+    )
+    .await
+    .unwrap_or_else(|error| panic!("restore: {error} ({:?})", error.cause));
 }
 
 pub async fn a_restored_snapshot_brings_back_the_files_of_its_moment(fixture: &Fixture<'_>) {
@@ -125,6 +129,89 @@ pub async fn a_volume_made_from_a_snapshot_is_independent(fixture: &Fixture<'_>)
     );
 }
 
+pub async fn a_volume_gets_the_content_of_another_volumes_snapshot(fixture: &Fixture<'_>) {
+    let main = fixture.sandbox("main");
+    let mut branch = fixture.sandbox("main");
+    branch.sandbox.project = main.sandbox.project;
+    fixture.start(&main).await;
+    fixture.write_home(&main, "home.txt", "main").await;
+    fixture.write_root(&main, "root.txt", "main").await;
+    fixture.start(&branch).await;
+    fixture.write_home(&branch, "home.txt", "branch").await;
+    fixture.write_root(&branch, "root.txt", "branch").await;
+    let (Some((before, _)), Some((snapshot, _))) = (take(fixture, &main).await, take(fixture, &branch).await)
+    else {
+        return;
+    };
+    fixture.stop(&main).await;
+
+    // Again, as after a crash of the caller.
+    for _ in 0..2 {
+        let replaced = fixture
+            .driver
+            .restore_snapshot(&main.sandbox, branch.sandbox.volume, snapshot);
+        within_timeout(replaced)
+            .await
+            .unwrap_or_else(|error| panic!("restore: {error} ({:?})", error.cause));
+    }
+
+    fixture.start(&main).await;
+    let files = async |spec| {
+        let home = fixture.read_home(spec, "home.txt").await;
+        let root = fixture.read_root(spec, "root.txt").await;
+        (
+            home,
+            root.filter(|_| fixture.driver.capabilities().keeps_root_files),
+        )
+    };
+    let both = |text: &str| {
+        let root = fixture.driver.capabilities().keeps_root_files;
+        (Some(text.to_owned()), root.then(|| text.to_owned()))
+    };
+    assert_eq!(files(&main).await, both("branch"));
+    // Neither changes the other, and the state before can be restored.
+    fixture.write_home(&main, "home.txt", "promoted").await;
+    assert_eq!(files(&branch).await, both("branch"));
+    fixture.stop(&main).await;
+    restore(fixture, &main, before).await;
+    fixture.start(&main).await;
+    assert_eq!(files(&main).await, both("main"));
+}
+
+pub async fn a_change_after_a_snapshot_is_told_from_none(fixture: &Fixture<'_>) {
+    let spec = fixture.sandbox("changed");
+    fixture.start(&spec).await;
+    fixture.write_home(&spec, "home.txt", "old").await;
+    fixture.stop(&spec).await;
+    let Some((snapshot, _)) = take(fixture, &spec).await else {
+        return;
+    };
+    let changed = async |since| {
+        let asked = within_timeout(fixture.driver.changed_since(&spec.sandbox, since));
+        asked.await.expect("an answer")
+    };
+    assert!(!changed(snapshot).await);
+
+    fixture.start(&spec).await;
+    fixture.write_home(&spec, "home.txt", "new").await;
+    assert!(changed(snapshot).await);
+
+    fixture.stop(&spec).await;
+    let (later, _) = take(fixture, &spec).await.expect("a second snapshot");
+    assert!(!changed(later).await);
+    assert!(changed(snapshot).await);
+    let absent = within_timeout(
+        fixture
+            .driver
+            .changed_since(&spec.sandbox, SnapshotId::generate()),
+    )
+    .await;
+    assert_eq!(
+        absent.expect_err("no such snapshot").failure.kind,
+        FailureKind::Input
+    );
+}
+
 pub async fn a_repeated_snapshot_is_kept_and_a_deleted_one_is_gone(fixture: &Fixture<'_>) {
     let spec = fixture.sandbox("repeated");
     fixture.start(&spec).await;
@@ -155,9 +242,13 @@ pub async fn a_repeated_snapshot_is_kept_and_a_deleted_one_is_gone(fixture: &Fix
         .expect("a list");
     assert_eq!(all, [snapshot]);
     fixture.stop(&spec).await;
-    let refused = within_timeout(fixture.driver.restore_snapshot(&spec.sandbox, other))
-        .await
-        .expect_err("it was deleted");
+    let refused = within_timeout(
+        fixture
+            .driver
+            .restore_snapshot(&spec.sandbox, spec.sandbox.volume, other),
+    )
+    .await
+    .expect_err("it was deleted");
     assert_eq!(refused.failure.kind, FailureKind::Input, "{refused}");
     restore(fixture, &spec, snapshot).await;
     fixture.start(&spec).await;
@@ -175,9 +266,13 @@ pub async fn a_running_sandbox_is_not_restored(fixture: &Fixture<'_>) {
         return;
     };
     fixture.write_home(&spec, "home.txt", "new").await;
-    let refused = within_timeout(fixture.driver.restore_snapshot(&spec.sandbox, snapshot))
-        .await
-        .expect_err("its processes use the files");
+    let refused = within_timeout(fixture.driver.restore_snapshot(
+        &spec.sandbox,
+        spec.sandbox.volume,
+        snapshot,
+    ))
+    .await
+    .expect_err("its processes use the files");
     assert_eq!(refused.failure.kind, FailureKind::Transient, "{refused}");
     assert_eq!(fixture.read_home(&spec, "home.txt").await.as_deref(), Some("new"));
 }

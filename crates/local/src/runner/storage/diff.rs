@@ -43,18 +43,28 @@ pub struct Parts {
 /// # Errors
 /// A folder cannot be read.
 pub fn compare(before: &Parts, after: &Parts) -> io::Result<FileChanges> {
-    let mut walk = Walk {
-        with_change_time: before.keeps_change_time && after.keeps_change_time,
-        entries: 0,
-        changes: FileChanges::default(),
-        listed: Vec::new(),
-    };
+    let mut walk = Walk::new(before, after);
     walk.pair(&before.home, &after.home, HOME)?;
     walk.pair(&before.upper, &after.upper, "")?;
     Ok(walk.finish())
 }
 
+/// Whether two states differ, or their databases' folders do. Ends at the first difference.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn differ(before: &Parts, after: &Parts, database_before: &Path, database: &Path) -> io::Result<bool> {
+    let mut walk = Walk::new(before, after);
+    walk.ends_at_first = true;
+    walk.pair(&before.home, &after.home, HOME)?;
+    walk.pair(&before.upper, &after.upper, "")?;
+    walk.pair(database_before, database, "")?;
+    // What is too much to be compared counts as changed.
+    Ok(walk.has_difference() || walk.changes.truncated)
+}
+
 struct Walk {
+    ends_at_first: bool,
     with_change_time: bool,
     entries: u64,
     changes: FileChanges,
@@ -62,6 +72,20 @@ struct Walk {
 }
 
 impl Walk {
+    fn new(before: &Parts, after: &Parts) -> Self {
+        Self {
+            ends_at_first: false,
+            with_change_time: before.keeps_change_time && after.keeps_change_time,
+            entries: 0,
+            changes: FileChanges::default(),
+            listed: Vec::new(),
+        }
+    }
+
+    fn has_difference(&self) -> bool {
+        self.changes.added + self.changes.changed + self.changes.removed > 0
+    }
+
     /// Compares two folders; `shown` is their path in the sandbox.
     fn pair(&mut self, before: &Path, after: &Path, shown: &str) -> io::Result<()> {
         let open = |path: &Path| match open(CWD, path) {
@@ -75,6 +99,9 @@ impl Walk {
             let of_before = read(before.as_ref(), &path)?;
             let of_after = read(after.as_ref(), &path)?;
             self.folder(of_before, of_after, &path, shown, &mut waiting);
+            if self.ends_at_first && self.has_difference() {
+                return Ok(());
+            }
             if self.entries > ENTRIES_MAX {
                 self.changes.truncated = true;
                 return Ok(());

@@ -58,13 +58,7 @@ impl BtrfsPool {
         if let (_, Some(bytes)) = self.quota(volume)? {
             limit_group(volume, group, bytes)?;
         }
-        rustix::fs::fsetxattr(
-            volume,
-            ATTRIBUTE,
-            group.to_string().as_bytes(),
-            XattrFlags::empty(),
-        )?;
-        Ok(())
+        name_group(volume, group)
     }
 }
 
@@ -88,6 +82,29 @@ pub(super) fn forget_quota_group(restored: &File) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Puts a subvolume that was made from another volume's snapshot into the group of the volume that it is about to
+/// replace.
+///
+/// # Errors
+/// The file system's.
+pub(super) fn inherit_quota_group(living: &File, restored: &File) -> io::Result<()> {
+    let Some(group) = group_of(living)? else {
+        return Ok(());
+    };
+    name_group(restored, group)?;
+    assign(restored, subvolume_id(restored)?, group)
+}
+
+fn name_group(volume: &File, group: u64) -> io::Result<()> {
+    let name = group.to_string();
+    Ok(rustix::fs::fsetxattr(
+        volume,
+        ATTRIBUTE,
+        name.as_bytes(),
+        XattrFlags::empty(),
+    )?)
 }
 
 /// The group of a volume, by the number that the kernel has for it.

@@ -15,7 +15,10 @@ use fsa_model::{
     snapshot::{SnapshotContent, SnapshotDatabase},
 };
 
-use super::{StoragePool, diff::Parts};
+use super::{
+    StoragePool,
+    diff::{self, Parts},
+};
 use crate::runner::deferred_delete;
 
 /// Entries that are counted for the size of a database.
@@ -53,15 +56,20 @@ impl StoragePool {
         }
     }
 
-    /// Replaces the content of a volume that nothing uses.
+    /// Replaces the content of a volume that nothing uses with a snapshot of the volume `from`.
     ///
     /// # Errors
     /// `NotFound` where there is no such snapshot; the file system's. After an error the volume has
     /// the old content, or gets the new one with the next operation on it.
-    pub fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> io::Result<()> {
+    pub fn restore_snapshot(
+        &self,
+        sandbox: &SandboxRef,
+        from: VolumeId,
+        snapshot: SnapshotId,
+    ) -> io::Result<()> {
         match self {
-            Self::Copy(pool) => pool.restore_snapshot(sandbox, snapshot),
-            Self::Btrfs(pool) => pool.restore_snapshot(sandbox, snapshot),
+            Self::Copy(pool) => pool.restore_snapshot(sandbox, from, snapshot),
+            Self::Btrfs(pool) => pool.restore_snapshot(sandbox, from, snapshot),
         }
     }
 
@@ -153,6 +161,28 @@ impl StoragePool {
             upper: root.map_or(folder.join("root/absent"), |root| root.path().join("upper")),
             keeps_change_time,
         })
+    }
+
+    /// Whether a volume has changed since a snapshot of it, by what the file system records: on btrfs the number of the
+    /// last change, of plain folders the times and sizes of files.
+    ///
+    /// # Errors
+    /// `NotFound`; the file system's.
+    pub fn changed_since(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> io::Result<bool> {
+        match self {
+            Self::Copy(_) => {
+                let before = self.snapshot_parts(sandbox, Some(snapshot))?;
+                let after = self.snapshot_parts(sandbox, None)?;
+                let folder = self.snapshot_folder(sandbox.volume, snapshot);
+                diff::differ(
+                    &before,
+                    &after,
+                    &folder.join("database"),
+                    &self.database(sandbox.volume),
+                )
+            }
+            Self::Btrfs(pool) => pool.changed_since(sandbox.volume, snapshot),
+        }
     }
 
     fn home(&self, volume: VolumeId) -> PathBuf {

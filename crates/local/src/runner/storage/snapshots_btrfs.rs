@@ -18,7 +18,7 @@ use super::{
     exclusive::exclusive_bytes,
     import::publish,
     ioctl,
-    quota_group::{forget_quota_group, join_quota_group},
+    quota_group::{forget_quota_group, inherit_quota_group, join_quota_group},
     snapshots::adopt_root,
 };
 
@@ -49,8 +49,13 @@ impl BtrfsPool {
         self.delete_beside(volume, &snapshot.to_string())
     }
 
-    pub(super) fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> io::Result<()> {
-        self.replace(sandbox, sandbox.volume, snapshot)
+    pub(super) fn restore_snapshot(
+        &self,
+        sandbox: &SandboxRef,
+        from: VolumeId,
+        snapshot: SnapshotId,
+    ) -> io::Result<()> {
+        self.replace(sandbox, from, snapshot)
     }
 
     pub(super) fn clone_snapshot(
@@ -101,6 +106,9 @@ impl BtrfsPool {
         } else {
             // The group that the snapshot names is that of the other volume.
             forget_quota_group(&File::open(&restored)?)?;
+            if exists {
+                inherit_quota_group(&File::open(&living)?, &File::open(&restored)?)?;
+            }
         }
         rustix::fs::syncfs(File::open(&restored)?)?;
         let flags = if exists {
@@ -112,6 +120,17 @@ impl BtrfsPool {
         // What was exchanged must not come back after a power cut, when the volume has new files.
         rustix::fs::syncfs(File::open(&self.folder)?)?;
         self.delete_beside(volume, RESTORING)
+    }
+
+    /// Whether the volume's last transaction is later than the one that made the snapshot. Taking a snapshot is a
+    /// transaction of its own, after everything that the snapshot has and before everything that it has not.
+    pub(super) fn changed_since(&self, volume: VolumeId, snapshot: SnapshotId) -> io::Result<bool> {
+        let taken =
+            ioctl::subvolume_transactions(File::open(self.snapshots_of(volume).join(snapshot.to_string()))?)?;
+        let living = File::open(self.volume(volume))?;
+        // What is still in memory has no transaction yet.
+        rustix::fs::syncfs(&living)?;
+        Ok(ioctl::subvolume_transactions(living)?.last > taken.created)
     }
 
     /// Deletes all snapshots of a volume.

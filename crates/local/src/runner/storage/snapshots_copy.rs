@@ -65,9 +65,14 @@ impl CopyPool {
         self.remove(&self.snapshots_of(volume).join(snapshot.to_string()))
     }
 
-    pub(super) fn restore_snapshot(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> io::Result<()> {
+    pub(super) fn restore_snapshot(
+        &self,
+        sandbox: &SandboxRef,
+        from: VolumeId,
+        snapshot: SnapshotId,
+    ) -> io::Result<()> {
         self.finish_restore(sandbox.volume)?;
-        self.replace(sandbox, sandbox.volume, snapshot)
+        self.replace(sandbox, from, snapshot)
     }
 
     pub(super) fn clone_snapshot(
