@@ -228,6 +228,12 @@ async fn a_reader_types_each_command_of_the_readme_and_the_guide() {
             .contains("before-the-upgrade")
     );
     reader.runs("fsa snapshot diff shop before-the-upgrade");
+    reader.runs("fsa snapshot diff shop before-the-upgrade --text");
+    assert!(
+        reader
+            .runs("fsa snapshot diff shop before-the-upgrade --database")
+            .contains("0 tables differ")
+    );
     assert!(
         reader
             .runs("fsa restore shop before-the-upgrade")

@@ -44,7 +44,7 @@ use snapshots::Snapshot;
 
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
-    Requeue, Result, Warning, backup::VolumeFiles,
+    Requeue, Result, SnapshotFile, Warning, backup::VolumeFiles,
 };
 
 /// A start command `echo-on PORT` makes the fake sandboxd listen on the port and echo.
@@ -557,6 +557,19 @@ impl Driver for MemoryDriver {
     async fn changed_since(&self, sandbox: &SandboxRef, snapshot: SnapshotId) -> Result<bool> {
         let changes = self.world.lock().diff_snapshot(sandbox, snapshot, None)?;
         Ok(!changes.changes.is_empty())
+    }
+
+    async fn snapshot_file(
+        &self,
+        sandbox: &SandboxRef,
+        snapshot: Option<SnapshotId>,
+        path: &[u8],
+        bytes_max: u64,
+    ) -> Result<SnapshotFile> {
+        let path = String::from_utf8_lossy(path);
+        self.world
+            .lock()
+            .snapshot_file(sandbox, snapshot, &path, bytes_max)
     }
 
     async fn diff_snapshot(

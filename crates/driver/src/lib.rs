@@ -21,6 +21,7 @@ use fsa_model::{
     SandboxSpec, SnapshotId, VolumeId,
     api::ImageInfo,
     condition::ImageProgress,
+    database_diff::DatabaseChanges,
     sandboxd::Usage,
     snapshot::{FileChanges, SnapshotContent},
     spec::Credentials,
@@ -274,6 +275,18 @@ pub trait Driver: Send + Sync {
         Ok(true)
     }
 
+    /// A file of a snapshot, or of the sandbox as it is now, by its absolute path in the sandbox. No link is followed,
+    /// and files of the image are absent.
+    async fn snapshot_file(
+        &self,
+        _sandbox: &SandboxRef,
+        _snapshot: Option<SnapshotId>,
+        _path: &[u8],
+        _bytes_max: u64,
+    ) -> Result<SnapshotFile> {
+        Err(no_snapshots())
+    }
+
     /// The differences between the files of a snapshot and of a later one, or of the sandbox as it is now.
     async fn diff_snapshot(
         &self,
@@ -361,6 +374,23 @@ pub trait Driver: Send + Sync {
     }
 }
 
+/// A file in a snapshot ([`Driver::snapshot_file`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotFile {
+    Absent,
+    /// A folder, a link, a device.
+    NotRegular,
+    TooLarge,
+    Content(Vec<u8>),
+}
+
+/// The database in a snapshot of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatabaseSnapshot {
+    pub volume: VolumeId,
+    pub snapshot: SnapshotId,
+}
+
 /// The project databases of a region.
 #[async_trait]
 pub trait Databases: Send + Sync {
@@ -406,6 +436,15 @@ pub trait Databases: Send + Sync {
     /// Dumps for backups, where the provider has them.
     fn dumps(&self) -> Option<&dyn backup::DatabaseDumps> {
         None
+    }
+
+    /// Compares the databases in two snapshots of one project, in copies that are thrown away: the project is not
+    /// disturbed. It takes some minutes at most. A call that is dropped leaves copies until the next start.
+    async fn compare(&self, _before: DatabaseSnapshot, _after: DatabaseSnapshot) -> Result<DatabaseChanges> {
+        Err(DriverError::new(
+            FailureKind::Input,
+            "the databases of this region are not in snapshots, so they cannot be compared",
+        ))
     }
 
     /// Bytes on disk of the database; `None` if it does not exist or they cannot be measured.

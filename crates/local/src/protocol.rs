@@ -136,6 +136,13 @@ pub enum Request {
         sandbox: SandboxRef,
         snapshot: SnapshotId,
     },
+    /// Opens a file of a snapshot, or of the present files, by its absolute path in the sandbox, percent-encoded. The
+    /// descriptor of a regular file is beside the answer.
+    ComparedFile {
+        sandbox: SandboxRef,
+        snapshot: Option<SnapshotId>,
+        path: String,
+    },
     /// Compares the files of a snapshot with those of a later one, or with the present ones.
     DiffSnapshot {
         sandbox: SandboxRef,
@@ -220,6 +227,12 @@ pub enum Request {
         to: VolumeId,
         setup: DatabaseSetup,
     },
+    /// Copies the database of a snapshot of the volume `from` to the new volume `to`, to be compared.
+    CopySnapshotDatabase {
+        from: VolumeId,
+        snapshot: SnapshotId,
+        to: VolumeId,
+    },
     /// Answered by [`Response::Databases`] with one, or none where the volume has no database.
     ObserveDatabase {
         volume: VolumeId,
@@ -273,6 +286,10 @@ pub enum Response {
     SnapshotFile,
     Changed {
         changed: bool,
+    },
+    /// Without a descriptor, whether there is something that is no regular file.
+    ComparedFile {
+        exists: bool,
     },
     Unpacked(UnpackedLayer),
     Layers {

@@ -407,6 +407,30 @@ fn snapshots_and_restores_do_not_lift_the_limit_of_a_volume() {
 }
 
 #[test]
+fn a_volume_that_changed_since_a_snapshot_is_told_from_one_that_did_not() {
+    on_both(|data, pool| {
+        let volume = volume(data, pool);
+        volume.write("old");
+        let snapshot = volume.snapshot(pool);
+        let changed = |since| pool.changed_since(&volume.sandbox, since).unwrap();
+        assert!(!changed(snapshot));
+
+        volume.write("newer");
+        assert!(changed(snapshot));
+        let later = volume.snapshot(pool);
+        assert!(!changed(later) && changed(snapshot));
+
+        // Also where only the database has changed.
+        let database = pool.database(volume.sandbox.volume);
+        fs::create_dir_all(&database).unwrap();
+        fs::write(database.join("file"), "rows").unwrap();
+        assert!(changed(later));
+        let absent = pool.changed_since(&volume.sandbox, SnapshotId::generate());
+        assert_eq!(absent.unwrap_err().kind(), io::ErrorKind::NotFound);
+    });
+}
+
+#[test]
 fn a_copy_of_a_volume_has_a_separate_limit() {
     on_both(|data, pool| {
         if !data.is_btrfs() {
@@ -438,6 +462,11 @@ fn a_copy_of_a_volume_has_a_separate_limit() {
         let of_the_copy = SnapshotId::generate();
         pool.create_snapshot(&copy, of_the_copy).unwrap();
         pool.restore_snapshot(&copy, copy.volume, of_the_copy).unwrap();
+        assert_eq!(pool.usage(&copy).limit_bytes, Some(128 * MIB));
+        assert_eq!(pool.usage(&volume.sandbox).limit_bytes, Some(64 * MIB));
+        // And when it gets the content of the other volume.
+        pool.restore_snapshot(&copy, volume.sandbox.volume, snapshot)
+            .unwrap();
         assert_eq!(pool.usage(&copy).limit_bytes, Some(128 * MIB));
         assert_eq!(pool.usage(&volume.sandbox).limit_bytes, Some(64 * MIB));
     });

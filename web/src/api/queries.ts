@@ -258,6 +258,24 @@ export const snapshotDiff = (id: string, snapshot: string) =>
     retry: false,
   });
 
+/** The text of a change after a snapshot. */
+export const snapshotFileDiff = (id: string, snapshot: string, path: string) =>
+  queryOptions({
+    queryKey: ["snapshot-file-diff", ...branchKey(id), snapshot, path],
+    queryFn: () => data(api.GET("/api/projects/{project}/snapshots/{snapshot}/diff/file", { params: { path: { project: id, snapshot }, query: { path } } })),
+    gcTime: 0,
+  });
+
+/** Tables that changed after a snapshot. It takes seconds to minutes, so it is read on request. */
+export const snapshotDatabaseDiff = (id: string, snapshot: string) =>
+  queryOptions({
+    queryKey: ["snapshot-database-diff", ...branchKey(id), snapshot],
+    queryFn: () => data(api.GET("/api/projects/{project}/snapshots/{snapshot}/diff/database", { params: { path: { project: id, snapshot } } })),
+    gcTime: 0,
+    retry: false,
+    refetchOnWindowFocus: false,
+  });
+
 /** Creates a snapshot. The key lets the server recognize a request that is sent twice. */
 export function useCreateSnapshot() {
   const queries = useQueryClient();

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { byDay, restoreEffects, scheduleText, shownPath, snapshotCause, snapshotTitle } from "./snapshots";
+import { byDay, restoreEffects, rowsText, scheduleText, shownPath, snapshotCause, snapshotTitle, tableTitle } from "./snapshots";
 
 const at = (createdAt: string) => ({ createdAt });
 
@@ -23,6 +23,13 @@ it("a snapshot without a name is identified by its time", () => {
 it("a snapshot before a promotion names the branch", () => {
   expect(snapshotCause({ cause: "before-promote", promotedBranch: "fix" })).toBe("Before promotion of fix");
   expect(snapshotCause({ cause: "before-restore" })).toBe("Before restore");
+});
+
+it("changes of a table are described", () => {
+  expect(rowsText({ rows: { inserted: 3, updated: 0, deleted: 10 } })).toBe("3 inserted, 10 deleted");
+  expect(rowsText({ notCompared: "tooManyRows" })).toBe("Too many rows to compare");
+  expect(tableTitle({ schema: "public", name: "orders" })).toBe("orders");
+  expect(tableTitle({ database: "shadow", schema: "audit", name: "log" })).toBe("shadow.audit.log");
 });
 
 it("a schedule is described", () => {

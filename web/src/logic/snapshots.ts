@@ -51,6 +51,29 @@ export function byDay<T extends Pick<Snapshot, "createdAt">>(snapshots: T[], now
   return groups;
 }
 
+/** What changed in the rows of a table, in words. */
+export function rowsText({ rows, notCompared }: Pick<Schemas["TableChange"], "rows" | "notCompared">): string {
+  if (!rows) return notCompared === "tooManyRows" ? "Too many rows to compare" : notCompared === "timeOver" ? "Rows not compared: the time was over" : "Rows cannot be read";
+  const parts = [rows.inserted > 0 && `${rows.inserted.toLocaleString()} inserted`, rows.updated > 0 && `${rows.updated.toLocaleString()} updated`, rows.deleted > 0 && `${rows.deleted.toLocaleString()} deleted`];
+  return parts.filter(Boolean).join(", ");
+}
+
+/** A table's name, with its schema and database where they are not the usual ones. */
+export const tableTitle = ({ database, schema, name }: Pick<Schemas["TableChange"], "database" | "schema" | "name">) =>
+  [database, schema !== "public" && schema, name].filter(Boolean).join(".");
+
+/** How a file, a table or a column differs: as `git diff --name-status` has it, and in words. */
+export const changeLetters = { added: "A", changed: "M", removed: "D" } as const;
+export const changeLabels = { added: "Added", changed: "Changed", removed: "Removed" } as const;
+
+/** Why the text of a change is not shown. */
+export const notShownLabels: Record<NonNullable<Schemas["FileDiff"]["notShown"]>, string> = {
+  binary: "Binary files are not shown.",
+  tooLarge: "Files over 1 MiB are not shown.",
+  notAFile: "Not a regular file in both states.",
+  absent: "The file is no longer there.",
+};
+
 const count = (number: number, one: string, many: string) => `${number.toLocaleString()} ${number === 1 ? one : many}`;
 
 /** What a restore does to the files, from their changes since the snapshot. */

@@ -19,7 +19,7 @@ pub enum Snapshot {
         /// Id or name
         snapshot: String,
     },
-    /// List the files that were added, changed and removed after a snapshot
+    /// List the files that were added, changed and removed after a snapshot, or show what changed in them
     Diff {
         project: String,
         /// Id or name
@@ -27,6 +27,12 @@ pub enum Snapshot {
         /// Compare with this later snapshot [default: the present files]
         #[arg(long, value_name = "SNAPSHOT")]
         to: Option<String>,
+        /// Show the text of each change, of at most 100 files
+        #[arg(long)]
+        text: bool,
+        /// Show what changed in the database: tables, columns and numbers of rows
+        #[arg(long, conflicts_with = "text")]
+        database: bool,
     },
     /// Show or set how many scheduled snapshots of each branch are kept
     Schedule {

@@ -25,6 +25,7 @@ mod serve;
 mod share;
 mod shutdown;
 mod snapshot;
+mod snapshot_diff;
 mod task;
 mod terminal;
 mod token;

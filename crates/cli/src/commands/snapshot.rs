@@ -2,13 +2,13 @@
 
 use fsa_model::{
     api::{Page, Sandbox},
-    snapshot::{ChangeKind, CreateSnapshot, FileChange, Snapshot, SnapshotDiff, SnapshotState},
+    snapshot::{CreateSnapshot, Snapshot, SnapshotState},
     snapshot_schedule::{SnapshotSchedule, SnapshotScheduleView},
 };
 use futures_util::TryStreamExt as _;
 use reqwest::Method;
 
-use super::lifecycle;
+use super::{lifecycle, snapshot_diff};
 use crate::{
     args,
     client::{Client, encode},
@@ -38,11 +38,16 @@ pub async fn run(client: &Client, command: args::Snapshot, json: bool) -> Outcom
             project,
             snapshot,
             to,
+            text,
+            database,
         } => {
-            let to = to.map(|to| format!("?to={}", encode(&to))).unwrap_or_default();
-            let path = format!("{}/diff{to}", one(&project, &snapshot));
-            let found: SnapshotDiff = client.get(&path).await?;
-            output::print(json, &found, diff);
+            let path = format!("{}/diff", one(&project, &snapshot));
+            let to = to.as_deref();
+            match (text, database) {
+                (true, _) => snapshot_diff::text(client, &path, to, json).await?,
+                (_, true) => snapshot_diff::database(client, &path, to, json).await?,
+                _ => snapshot_diff::files(client, &path, to, json).await?,
+            }
         }
         args::Snapshot::Schedule {
             project,
@@ -200,43 +205,6 @@ fn show(snapshot: &Snapshot) {
     }
     if let Some(error) = &snapshot.error {
         output::line(&format!("error: {error}"));
-    }
-}
-
-fn diff(found: &SnapshotDiff) {
-    for change in &found.files.changes {
-        output::line(&format!(
-            "{} {}{}",
-            sign(change.change),
-            change.path,
-            sizes(change)
-        ));
-    }
-    let more = if found.files.truncated {
-        "; the list is incomplete"
-    } else {
-        ""
-    };
-    output::notice(&format!(
-        "{} added, {} changed, {} removed{more}",
-        found.files.added, found.files.changed, found.files.removed
-    ));
-}
-
-/// As `git diff --name-status` has it.
-const fn sign(change: ChangeKind) -> &'static str {
-    match change {
-        ChangeKind::Added => "A",
-        ChangeKind::Changed => "M",
-        ChangeKind::Removed => "D",
-    }
-}
-
-fn sizes(change: &FileChange) -> String {
-    match (change.size_before, change.size) {
-        (Some(before), Some(now)) if before != now => format!(" ({before} to {now} bytes)"),
-        (None, Some(bytes)) | (Some(bytes), None) => format!(" ({bytes} bytes)"),
-        _ => String::new(),
     }
 }
 

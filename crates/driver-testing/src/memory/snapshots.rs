@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use fsa_driver::{DriverError, Result};
+use fsa_driver::{DriverError, Result, SnapshotFile};
 use fsa_model::{
     FailureKind, SandboxRef, SnapshotId, VolumeId,
     sandboxd::FileKind,
@@ -93,6 +93,25 @@ impl World {
             .insert(sandbox.volume, Arc::new(Mutex::new(copied.home)));
         self.sandbox(sandbox).root = Arc::new(Mutex::new(copied.root));
         Ok(())
+    }
+
+    pub fn snapshot_file(
+        &self,
+        sandbox: &SandboxRef,
+        snapshot: Option<SnapshotId>,
+        path: &str,
+        bytes_max: u64,
+    ) -> Result<SnapshotFile> {
+        let state = match snapshot {
+            Some(snapshot) => self.found(sandbox.volume, snapshot)?.clone(),
+            None => self.present(sandbox).unwrap_or_default(),
+        };
+        let found = state.files().find(|(name, _)| *name == path);
+        Ok(match found.map(|(_, content)| content) {
+            None => SnapshotFile::Absent,
+            Some(content) if content.len() as u64 > bytes_max => SnapshotFile::TooLarge,
+            Some(content) => SnapshotFile::Content(content.to_vec()),
+        })
     }
 
     pub fn diff_snapshot(

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Observed, Requeue, Result,
-    StoragePoolStatus, backup::VolumeFiles, keyed_mutex::KeyedMutexGuard,
+    SnapshotFile, StoragePoolStatus, backup::VolumeFiles, keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
     ContainerState, Failure, FailureKind, Image, SandboxRef, SandboxSpec, SnapshotId, VolumeId,
@@ -232,6 +232,16 @@ impl Driver for LocalDriver {
             (Response::Changed { changed }, _) => Ok(changed),
             (other, _) => Err(unexpected(&other)),
         }
+    }
+
+    async fn snapshot_file(
+        &self,
+        sandbox: &SandboxRef,
+        snapshot: Option<SnapshotId>,
+        path: &[u8],
+        bytes_max: u64,
+    ) -> Result<SnapshotFile> {
+        self.read_snapshot_file(sandbox, snapshot, path, bytes_max).await
     }
 
     async fn diff_snapshot(

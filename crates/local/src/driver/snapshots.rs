@@ -1,14 +1,20 @@
 //! Snapshots in the local driver. A request goes on in the runner when its caller stops waiting, so the
 //! sandbox's lock is held until the runner has answered.
 
-use std::time::Duration;
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    time::Duration,
+};
 
-use fsa_driver::{DriverError, Result};
-use fsa_model::{FailureKind, SandboxRef, SnapshotId, VolumeId, snapshot::SnapshotContent};
+use fsa_driver::{DriverError, Result, SnapshotFile};
+use fsa_model::{FailureKind, SandboxRef, SnapshotId, VolumeId, percent, snapshot::SnapshotContent};
 
 use super::{LocalDriver, client::unexpected};
 use crate::protocol::{Request, Response};
 
+/// Timeout of opening a file.
+const OPEN: Duration = Duration::from_secs(20);
 /// Plain folders are copied byte by byte.
 const TIMEOUT: Duration = Duration::from_secs(1800);
 
@@ -60,6 +66,45 @@ impl LocalDriver {
             Response::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
+    }
+
+    pub(super) async fn read_snapshot_file(
+        &self,
+        sandbox: &SandboxRef,
+        snapshot: Option<SnapshotId>,
+        path: &[u8],
+        bytes_max: u64,
+    ) -> Result<SnapshotFile> {
+        let request = Request::ComparedFile {
+            sandbox: sandbox.clone(),
+            snapshot,
+            path: percent::encode(path),
+        };
+        let (response, descriptors) = self.client.call(request, &[], OPEN).await?;
+        let Response::ComparedFile { exists } = response else {
+            return Err(unexpected(&response));
+        };
+        let Some(file) = descriptors.into_iter().next() else {
+            return Ok(match exists {
+                true => SnapshotFile::NotRegular,
+                false => SnapshotFile::Absent,
+            });
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let mut content = Vec::new();
+            // One byte more tells a file that is too large, also one that grows meanwhile.
+            File::from(file).take(bytes_max + 1).read_to_end(&mut content)?;
+            Ok::<_, io::Error>(content)
+        });
+        let unread = || DriverError::new(FailureKind::Transient, "a file of a snapshot could not be read");
+        let content = read
+            .await
+            .map_err(|error| unread().because(error))?
+            .map_err(|error| unread().because(error))?;
+        Ok(match content.len() as u64 > bytes_max {
+            true => SnapshotFile::TooLarge,
+            false => SnapshotFile::Content(content),
+        })
     }
 
     async fn call_locked(&self, sandbox: &SandboxRef, request: Request) -> Result<Response> {

@@ -4,14 +4,20 @@
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use fsa_driver::{Databases, DriverError, ObservedDatabase, Result, ServerCounts, backup::DatabaseDumps};
+use fsa_driver::{
+    DatabaseSnapshot, Databases, DriverError, ObservedDatabase, Result, ServerCounts, backup::DatabaseDumps,
+};
 use fsa_model::{
     DatabaseSpec, FailureKind, ResourceName, VolumeId,
+    database_diff::DatabaseChanges,
     spec::{Credentials, role_of},
 };
 
 use super::{ProjectDatabases, setup};
-use crate::protocol::{ObservedServer, StopWhen};
+use crate::{
+    protocol::{ObservedServer, StopWhen},
+    runner::database::COMPARED,
+};
 
 /// Bytes of a server's log that are shown.
 const LOG_SHOWN: u64 = 256 << 10;
@@ -131,6 +137,10 @@ impl Databases for ProjectDatabases {
         Some(self)
     }
 
+    async fn compare(&self, before: DatabaseSnapshot, after: DatabaseSnapshot) -> Result<DatabaseChanges> {
+        self.compare_snapshots(before, after).await
+    }
+
     async fn disk(&self, resource: &ResourceName) -> Result<Option<u64>> {
         match self.volume_of(&role_of(resource)).await? {
             Some(volume) => {
@@ -165,6 +175,7 @@ impl Databases for ProjectDatabases {
             .await?
             .into_iter()
             .map(|server| server.setup.role)
+            .filter(|role| role != COMPARED)
             .chain(self.pending_moves().into_iter().map(|database| database.role))
             .collect();
         roles.sort();

@@ -10,6 +10,7 @@
 //! sees no file but its own (`runner/database`). The project's role is therefore superuser of its
 //! server.
 
+mod compare;
 mod connection;
 mod databases;
 mod dumps;
@@ -173,6 +174,9 @@ impl ProjectDatabases {
 
     /// Stops idle servers, forever.
     pub async fn stop_idle_forever(&self) {
+        if let Err(error) = self.remove_interrupted_comparisons().await {
+            tracing::warn!(%error, "the copies of interrupted comparisons cannot be looked for");
+        }
         let pause = (self.idle_stop / 10).clamp(IDLE_CHECK.0, IDLE_CHECK.1);
         loop {
             tokio::time::sleep(pause).await;

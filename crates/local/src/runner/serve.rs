@@ -228,6 +228,14 @@ fn perform(
         Request::ChangedSince { sandbox, snapshot } => plain(Response::Changed {
             changed: runner.changed_since(&sandbox, snapshot)?,
         }),
+        Request::ComparedFile {
+            sandbox,
+            snapshot,
+            path,
+        } => {
+            let (exists, file) = runner.snapshot_file(&sandbox, snapshot, &path)?;
+            Ok((Response::ComparedFile { exists }, file.into_iter().collect()))
+        }
         Request::DiffSnapshot { sandbox, from, to } => {
             plain(Response::SnapshotDiff(runner.diff_snapshot(&sandbox, from, to)?))
         }
@@ -313,6 +321,7 @@ fn perform(
         | Request::StopDatabase { .. }
         | Request::RemoveDatabase { .. }
         | Request::CopyDatabase { .. }
+        | Request::CopySnapshotDatabase { .. }
         | Request::ObserveDatabase { .. }
         | Request::Databases
         | Request::DatabaseDisk { .. }

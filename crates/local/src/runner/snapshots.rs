@@ -1,16 +1,16 @@
 //! Snapshot requests of the runner: freezes what uses a volume, and has the storage pool do the rest.
 
-use std::{io, time::Instant};
+use std::{io, os::fd::OwnedFd, time::Instant};
 
 use fsa_model::{
-    Failure, FailureKind, SandboxRef, SnapshotId, VolumeId,
+    Failure, FailureKind, SandboxRef, SnapshotId, VolumeId, percent,
     snapshot::{FileChanges, SnapshotContent},
 };
 
 use super::{
     Runner, database,
     keyed_mutex::KeyedMutexGuard,
-    storage::{self, diff},
+    storage::{self, diff, snapshot_file},
 };
 use crate::protocol::machine;
 
@@ -134,6 +134,27 @@ impl Runner {
                 io::ErrorKind::NotFound => no_such_snapshot(),
                 _ => failure("the snapshot could not be compared", &error),
             })
+    }
+
+    /// Opens a file of a snapshot, or of the present files; and whether there is anything of that name.
+    ///
+    /// # Errors
+    /// There is no such snapshot.
+    pub fn snapshot_file(
+        &self,
+        sandbox: &SandboxRef,
+        snapshot: Option<SnapshotId>,
+        path: &str,
+    ) -> Result<(bool, Option<OwnedFd>), Failure> {
+        let parts = self
+            .storage
+            .snapshot_parts(sandbox, snapshot)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => no_such_snapshot(),
+                _ => failure("the snapshot could not be read", &error),
+            })?;
+        snapshot_file::open_file(&parts, &percent::decode(path))
+            .map_err(|error| failure("a file could not be read", &error))
     }
 
     /// The differences between a snapshot and a later one, or the present files.

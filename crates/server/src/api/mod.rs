@@ -35,6 +35,7 @@ pub mod prefer;
 mod projects;
 mod regions;
 mod sandbox;
+mod snapshot_diff;
 mod snapshot_schedule;
 mod snapshots;
 mod sse;
@@ -70,6 +71,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(projects::routes())
         .merge(sandbox::routes())
         .merge(snapshots::routes())
+        .merge(snapshot_diff::routes())
         .merge(snapshot_schedule::routes())
         .merge(branches::routes())
         .merge(backups::routes())

@@ -340,7 +340,7 @@ pub async fn diff(
     })
 }
 
-async fn find<R: Permission>(
+pub(super) async fn find<R: Permission>(
     core: &Core,
     project: &AuthorizedBranch<R>,
     snapshot: &str,

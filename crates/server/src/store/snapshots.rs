@@ -277,7 +277,7 @@ const KEPT_BEFORE_RESTORE: i64 = 10;
 /// How long they are kept.
 const DAYS_BEFORE_RESTORE: i32 = 30;
 
-/// Requests the deletion of failed snapshots of a branch and, of those taken before restores and promotions, of all but
+/// Requests the deletion of failed snapshots of a branch, of those for copies that are made, and, of those taken before restores and promotions, of all but
 /// the newest.
 ///
 /// # Errors
@@ -300,6 +300,11 @@ async fn prune_of(connection: &mut PgConnection, branch: Option<VolumeId>) -> Re
         "update snapshots set deleted_at = now(), next_attempt_at = now(), attempts = 0
          where ($1::uuid is null or volume_id = $1) and deleted_at is null
            and (state = 'failed' and created_at < now() - interval '1 hour'
+                -- Of a copy or a comparison whose process was killed.
+                or cause = 'branch' and state = 'ready' and created_at < now() - interval '1 hour'
+                   and not exists (select 1 from branches b where b.project_id = snapshots.project_id
+                                                              and b.source_snapshot = snapshots.id
+                                                              and b.copied_at is null and b.deleted_at is null)
                 or id in (select k.id from (
                               select id, created_at, row_number() over (partition by volume_id
                                                                         order by created_at desc, id desc) as number

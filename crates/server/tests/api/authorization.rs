@@ -137,6 +137,8 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("get /api/projects/{project}/snapshots/{snapshot}", In(Viewer), ""),
     ("delete /api/projects/{project}/snapshots/{snapshot}", In(Editor), ""),
     ("get /api/projects/{project}/snapshots/{snapshot}/diff", In(Viewer), ""),
+    ("get /api/projects/{project}/snapshots/{snapshot}/diff/database", In(Editor), ""),
+    ("get /api/projects/{project}/snapshots/{snapshot}/diff/file", In(Viewer), ""),
     ("post /api/projects/{project}/snapshots/{snapshot}/restore", In(Editor), ""),
     ("get /api/projects/{project}/backups", In(Viewer), ""),
     ("post /api/projects/{project}/backups", In(Editor), ""),

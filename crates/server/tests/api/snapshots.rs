@@ -219,6 +219,51 @@ async fn a_diff_says_what_changed_up_to_another_snapshot_or_up_to_now() {
 }
 
 #[tokio::test]
+async fn the_text_of_a_change_is_shown_and_what_is_not_text_is_said() {
+    let world = World::working().await;
+    let owner = world.owner().await;
+    running_project(&owner, "todo").await;
+    write(&owner, "text", "one\ntwo\n").await;
+    write(&owner, "binary", "a\0b").await;
+    take(&owner, json!({"name": "first"})).await;
+    write(&owner, "text", "one\n2\n").await;
+    write(&owner, "binary", "a\0c").await;
+    let diff = async |query: &str| {
+        let path = format!("{SNAPSHOTS}/first/diff/file?path=/home/dev/project/{query}");
+        owner.get(&path).await.expect(200).json()
+    };
+
+    let text = diff("text").await;
+    assert_eq!(text["path"], "/home/dev/project/text");
+    let expected =
+        "--- a/home/dev/project/text\n+++ b/home/dev/project/text\n@@ -1,2 +1,2 @@\n one\n-two\n+2\n";
+    assert_eq!(
+        (&text["text"], &text["truncated"]),
+        (&json!(expected), &json!(false))
+    );
+    assert_eq!(diff("binary").await["notShown"], "binary");
+    assert_eq!(diff("absent").await["notShown"], "absent");
+    take(&owner, json!({"name": "second"})).await;
+    write(&owner, "text", "three\n").await;
+    assert_eq!(diff("text&to=second").await["text"], expected);
+
+    for path in ["", "text", "/a/../b", "/a%00b"] {
+        let path = format!("{SNAPSHOTS}/first/diff/file?path={path}");
+        assert_eq!(owner.get(&path).await.expect(422).field(), "path");
+    }
+    owner
+        .get(&format!("{SNAPSHOTS}/absent/diff/file?path=/a"))
+        .await
+        .expect(404);
+    // The databases of this driver are in no snapshot.
+    let refused = owner
+        .get(&format!("{SNAPSHOTS}/first/diff/database"))
+        .await
+        .expect(409);
+    assert!(refused.text().contains("no database"), "{}", refused.text());
+}
+
+#[tokio::test]
 async fn a_deleted_snapshot_goes_with_an_event_and_so_do_all_with_their_project() {
     let world = World::working().await;
     let owner = world.owner().await;

@@ -8,6 +8,7 @@ import { notifyError, snapshotDiff, snapshots } from "../../api/queries";
 import { type Snapshot, restoreEffects, snapshotTitle } from "../../logic/snapshots";
 import { formatDateTime, timeAgo } from "../../logic/time";
 import { ChangeList } from "./SnapshotChanges";
+import { SnapshotTables } from "./SnapshotTables";
 
 export function RestoreSnapshot({ project, snapshot, close }: { project: ProjectInBranch; snapshot: Snapshot | undefined; close: () => void }) {
   const queries = useQueryClient();
@@ -38,6 +39,7 @@ export function RestoreSnapshot({ project, snapshot, close }: { project: Project
             {running && " The sandbox restarts, which ends its terminals and processes."}
           </Text>
           <Changes project={project} snapshot={shown} />
+          <SnapshotTables key={shown.id} project={project} snapshot={shown} />
           <Text size="sm" c="dimmed">
             A snapshot of the current state is created first, so that you can undo the restore.
           </Text>
@@ -68,7 +70,7 @@ function Changes({ project, snapshot }: { project: ProjectInBranch; snapshot: Sn
   if (found.isError) return <Text size="sm">The changes cannot be listed: {errorMessage(found.error)}</Text>;
   const effects = restoreEffects(found.data);
   if (effects.length === 0) {
-    return <Text size="sm">No files have changed since.{snapshot.database && " Changes of the database are not compared."}</Text>;
+    return <Text size="sm">No files have changed since.</Text>;
   }
   return (
     <>
@@ -78,7 +80,7 @@ function Changes({ project, snapshot }: { project: ProjectInBranch; snapshot: Sn
         ))}
       </List>
       <div className="panel">
-        <ChangeList diff={found.data} />
+        <ChangeList project={project} diff={found.data} />
       </div>
     </>
   );

@@ -8,7 +8,8 @@
 //! The socket has one of two names. Under [`CLOSED`] only `fsa serve` uses it: to set the server up,
 //! and while a stop checks that no client is connected. Under [`OPEN`] clients use it.
 
-pub mod connections;
+pub mod compared;
+mod connections;
 pub mod container;
 pub mod copy;
 mod exit;
@@ -35,6 +36,7 @@ use std::{
     sync::Arc,
 };
 
+pub use compared::COMPARED;
 use fsa_model::VolumeId;
 use parking_lot::Mutex;
 pub use template::MARK;

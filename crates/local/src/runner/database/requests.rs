@@ -54,6 +54,12 @@ pub fn perform(runner: &Runner, request: Request) -> Result<Response, Failure> {
             })?;
             Response::Done
         }
+        Request::CopySnapshotDatabase { from, snapshot, to } if from != to => {
+            // `to` is new, so no other request waits for it while it holds `from`.
+            let _locks = [from, to].map(|volume| runner.volume_locks.take(volume));
+            servers.exclusively(to, |_| runner.copy_snapshot_database(from, snapshot, to))?;
+            Response::Done
+        }
         Request::ObserveDatabase { volume } => Response::Databases {
             servers: runner.observe_database(volume)?.into_iter().collect(),
         },

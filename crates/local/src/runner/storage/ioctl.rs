@@ -96,28 +96,6 @@ struct InodeLookup {
     name: [u8; 4080],
 }
 
-/// `btrfs_ioctl_get_subvol_info_args`.
-#[repr(C)]
-struct SubvolumeInfo {
-    tree: u64,
-    name: [u8; 256],
-    parent: u64,
-    folder: u64,
-    /// The transaction of the last change.
-    last: u64,
-    flags: u64,
-    uuids: [u8; 48],
-    changed: u64,
-    /// The transaction in which it was made.
-    created: u64,
-    sent: u64,
-    received: u64,
-    /// Four times, and the reserve.
-    rest: [u64; 16],
-}
-
-const _: () = assert!(size_of::<SubvolumeInfo>() == 504);
-
 /// `btrfs_ioctl_fs_info_args`.
 #[repr(C)]
 struct FileSystemInfo {
@@ -299,32 +277,6 @@ pub fn subvolume_id(folder: impl AsFd) -> io::Result<u64> {
         )?;
     }
     Ok(lookup.tree)
-}
-
-/// Numbers of the transactions in which a subvolume was made and last changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transactions {
-    pub created: u64,
-    pub last: u64,
-}
-
-/// When a subvolume was made and last changed, as far as that is on disk.
-///
-/// # Errors
-/// `ENOTTY` on another file system.
-pub fn subvolume_transactions(subvolume: impl AsFd) -> io::Result<Transactions> {
-    // SAFETY: the request writes a `btrfs_ioctl_get_subvol_info_args`; every bit pattern is valid in it.
-    #[allow(unsafe_code)]
-    let info = unsafe {
-        ioctl(
-            subvolume,
-            Getter::<{ opcode::read::<SubvolumeInfo>(BTRFS, 60) }, SubvolumeInfo>::new(),
-        )?
-    };
-    Ok(Transactions {
-        created: info.created,
-        last: info.last,
-    })
 }
 
 /// The id of the file system that a folder is on.

@@ -18,10 +18,12 @@ mod moving;
 mod quota_group;
 pub mod record;
 mod same_tree;
+pub mod snapshot_file;
 pub mod snapshots;
 mod snapshots_btrfs;
 mod snapshots_copy;
 pub mod status;
+mod transactions;
 
 use std::{
     fs::{self, File},

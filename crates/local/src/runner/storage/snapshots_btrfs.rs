@@ -20,6 +20,7 @@ use super::{
     ioctl,
     quota_group::{forget_quota_group, inherit_quota_group, join_quota_group},
     snapshots::adopt_root,
+    transactions,
 };
 
 /// The subvolume that is about to become the volume, or that just was it.
@@ -126,11 +127,11 @@ impl BtrfsPool {
     /// transaction of its own, after everything that the snapshot has and before everything that it has not.
     pub(super) fn changed_since(&self, volume: VolumeId, snapshot: SnapshotId) -> io::Result<bool> {
         let taken =
-            ioctl::subvolume_transactions(File::open(self.snapshots_of(volume).join(snapshot.to_string()))?)?;
+            transactions::of_subvolume(File::open(self.snapshots_of(volume).join(snapshot.to_string()))?)?;
         let living = File::open(self.volume(volume))?;
         // What is still in memory has no transaction yet.
         rustix::fs::syncfs(&living)?;
-        Ok(ioctl::subvolume_transactions(living)?.last > taken.created)
+        Ok(transactions::of_subvolume(living)?.last > taken.created)
     }
 
     /// Deletes all snapshots of a volume.
