@@ -100,7 +100,7 @@ macro_rules! __stories {
             a_diff_lists_what_changed_after_a_snapshot,
             a_volume_made_from_a_snapshot_is_independent,
             a_volume_gets_the_content_of_another_volumes_snapshot,
-            a_change_after_a_snapshot_is_told_from_none,
+            a_change_after_a_snapshot_is_known,
             ensuring_a_database_again_keeps_its_rows,
             dropping_a_database_keeps_other_databases,
         }

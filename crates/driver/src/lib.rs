@@ -270,7 +270,7 @@ pub trait Driver: Send + Sync {
         Ok(None)
     }
 
-    /// Whether the volume has changed since a snapshot of it. True where that cannot be told without reading everything.
+    /// Whether the volume has changed since a snapshot of it. True where that is not known without reading everything.
     async fn changed_since(&self, _sandbox: &SandboxRef, _snapshot: SnapshotId) -> Result<bool> {
         Ok(true)
     }

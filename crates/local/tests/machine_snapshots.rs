@@ -407,7 +407,7 @@ fn snapshots_and_restores_do_not_lift_the_limit_of_a_volume() {
 }
 
 #[test]
-fn a_volume_that_changed_since_a_snapshot_is_told_from_one_that_did_not() {
+fn a_volume_that_changed_since_a_snapshot_is_known() {
     on_both(|data, pool| {
         let volume = volume(data, pool);
         volume.write("old");

@@ -92,7 +92,7 @@ impl LocalDriver {
         };
         let read = tokio::task::spawn_blocking(move || {
             let mut content = Vec::new();
-            // One byte more tells a file that is too large, also one that grows meanwhile.
+            // One byte more shows that a file is too large, also one that grows meanwhile.
             File::from(file).take(bytes_max + 1).read_to_end(&mut content)?;
             Ok::<_, io::Error>(content)
         });

@@ -18,8 +18,8 @@ use crate::{
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(file))
-        .routes(routes!(database))
+        .routes(routes!(diff_file))
+        .routes(routes!(diff_database))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -27,7 +27,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 struct FileQuery {
     /// Absolute path in the sandbox, as the list of changes has it; its bytes may be percent-encoded.
-    #[serde(rename = "path")]
+    #[serde(rename = "path", default)]
+    #[param(required = true)]
     _path: String,
     /// Id or name of a later snapshot; the present files if absent.
     #[serde(default)]
@@ -43,7 +44,7 @@ struct FileQuery {
            ("snapshot" = String, Path, description = "id or name"), FileQuery),
     responses((status = OK, body = FileDiff), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
-async fn file(
+async fn diff_file(
     State(app): State<App>,
     caller: Caller,
     InBranch(branch): InBranch,
@@ -76,7 +77,7 @@ struct DatabaseQuery {
     responses((status = OK, body = DatabaseDiff), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "a snapshot is not ready or has no database"),
               (status = SERVICE_UNAVAILABLE, body = ErrorBody, description = "it takes too long, or others compare")))]
-async fn database(
+async fn diff_database(
     State(app): State<App>,
     caller: Caller,
     InBranch(branch): InBranch,

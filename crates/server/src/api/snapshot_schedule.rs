@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(show, replace, reset))
+    OpenApiRouter::new().routes(routes!(show_schedule, replace_schedule, reset_schedule))
 }
 
 /// How many scheduled snapshots are kept of each branch of a project
@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = SnapshotScheduleView), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the region has no snapshots")))]
-async fn show(
+async fn show_schedule(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -39,7 +39,7 @@ async fn show(
     responses((status = OK, body = SnapshotScheduleView), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the region has no snapshots"),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
-async fn replace(
+async fn replace_schedule(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -54,7 +54,7 @@ async fn replace(
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = SnapshotScheduleView), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the region has no snapshots")))]
-async fn reset(
+async fn reset_schedule(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,

@@ -178,7 +178,7 @@ pub async fn a_volume_gets_the_content_of_another_volumes_snapshot(fixture: &Fix
     assert_eq!(files(&main).await, both("main"));
 }
 
-pub async fn a_change_after_a_snapshot_is_told_from_none(fixture: &Fixture<'_>) {
+pub async fn a_change_after_a_snapshot_is_known(fixture: &Fixture<'_>) {
     let spec = fixture.sandbox("changed");
     fixture.start(&spec).await;
     fixture.write_home(&spec, "home.txt", "old").await;

@@ -1,4 +1,4 @@
-//! Numbers of the transactions in which a subvolume of btrfs was made and last changed. They tell whether it has changed
+//! Numbers of the transactions in which a subvolume of btrfs was made and last changed. They show whether it has changed
 //! since a snapshot without reading a file.
 
 use std::{io, os::fd::AsFd};
