@@ -209,7 +209,7 @@ fn plain_folders_move_to_btrfs_however_often_that_is_interrupted() {
             pool.set_limit(sandbox.volume, 100 * MIB, false).unwrap();
             let refused = write(&home(&data, sandbox).join("more"), 200 * MIB).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::QuotaExceeded);
-            pool.restore_snapshot(sandbox, *snapshot).unwrap();
+            pool.restore_snapshot(sandbox, sandbox.volume, *snapshot).unwrap();
             assert!(!home(&data, sandbox).join("later").exists());
         }
         // Nothing is left in the plain folders, and nothing half copied in the pool.
