@@ -75,7 +75,8 @@ pub async fn create(core: &Core, caller: &Caller, reference: &BranchReference) -
         name: None,
         cause: SnapshotCause::Backup,
         idempotency_key: None,
-        by: caller.user(),
+        promoted_branch: None,
+        by: Some(caller.user()),
         queued: false,
     };
     snapshot_rows::insert(&mut tx, new).await?;

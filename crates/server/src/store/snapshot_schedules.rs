@@ -78,7 +78,7 @@ pub async fn due(store: &Store, now: DateTime<Utc>, limit: i64) -> Result<Vec<Sc
            and (coalesce(b.schedule_checked_at, b.created_at)
                     <= $1 - case when c.hourly = 0 then interval '1 day' else interval '1 hour' end
                 or coalesce(b.schedule_checked_at, b.created_at) > $1 + interval '1 hour')
-           and (b.source_snapshot is null or b.copied_at is not null) and s.restore_snapshot is null
+           and (b.source_snapshot is null and b.source_backup is null or b.copied_at is not null) and s.restore_snapshot is null
            and not exists (select 1 from snapshots n where n.project_id = p.id and n.cause = 'schedule'
                                                        and n.state = 'creating' and n.deleted_at is null)
          order by coalesce(b.schedule_checked_at, b.created_at) limit $2"
