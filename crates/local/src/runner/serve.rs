@@ -51,7 +51,7 @@ impl Busy {
     }
 }
 
-/// Serves until the other side is gone and its requests are done.
+/// Serves until the other side is gone and its requests are done. Layers are not unpacked to their end.
 ///
 /// # Errors
 /// Where the socket fails.
@@ -87,6 +87,7 @@ pub fn serve(runner: &Arc<Runner>) -> io::Result<()> {
             Err(error) => break Err(error),
         }
     };
+    runner.layers.stop();
     busy.wait_for_all();
     result
 }

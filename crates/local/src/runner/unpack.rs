@@ -22,7 +22,10 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -68,6 +71,8 @@ pub enum UnpackError {
     Write { path: String, error: io::Error },
     #[error("{what} ({error})")]
     Machine { what: &'static str, error: io::Error },
+    #[error("fsa serve was stopped meanwhile; it is unpacked when the image is used again")]
+    Stopped,
 }
 
 impl UnpackError {
@@ -100,6 +105,7 @@ impl UnpackError {
             Self::BlobMissing(_) | Self::DiskFull(_) | Self::Write { .. } | Self::Machine { .. } => {
                 FailureKind::Machine
             }
+            Self::Stopped => FailureKind::Transient,
         }
     }
 }
@@ -113,6 +119,7 @@ pub struct Layers {
     boot: String,
     layer_locks: KeyedMutex<DiffId>,
     syncer: Option<(mpsc::SyncSender<DiffId>, JoinHandle<()>)>,
+    stopped: AtomicBool,
 }
 
 impl Layers {
@@ -157,6 +164,7 @@ impl Layers {
             boot,
             layer_locks,
             syncer: Some((sender, syncer)),
+            stopped: AtomicBool::new(false),
         };
         layers
             .sweep()
@@ -213,6 +221,12 @@ impl Layers {
         }
     }
 
+    /// Ends the unpacking of layers, which takes longer than anything else that a runner does: nobody waits for it once
+    /// the server is gone, and `fsa halt` may come next.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
     /// Unpacks the layer from its blob, unless it is unpacked already. Concurrent callers for the
     /// same layer wait for the first one.
     ///
@@ -229,7 +243,8 @@ impl Layers {
         let blob = self.open_blob(&layer.blob)?;
         let partial = Partial::make(self.partial(&layer.diff_id))
             .map_err(machine("a folder for the layer could not be created"))?;
-        let (size, links) = pipeline::write_layer(blob, layer, &partial.fd, self.rules, self.limits)?;
+        let (size, links) =
+            pipeline::write_layer(blob, layer, &partial.fd, self.rules, self.limits, &self.stopped)?;
         self.write_marker(&layer.diff_id, size, links)
             .map_err(machine("the marker of the layer could not be written"))?;
         match fs::rename(&partial.path, self.path(&layer.diff_id)) {

@@ -130,6 +130,28 @@ fn a_blob_that_is_a_link_or_a_pipe_is_not_read() {
 }
 
 #[test]
+fn a_runner_without_a_server_ends_the_unpacking_and_leaves_nothing() {
+    let world = World::new();
+    let blob = world.put(&tar());
+    let layer = LayerBlob {
+        diff_id: blob.into(),
+        blob,
+    };
+    let layers = Layers::open(world.data(), Rules::ROOT, LIMITS).unwrap();
+
+    layers.stop();
+    let failure = layers.unpack(&layer).unwrap_err().failure(&layer);
+
+    assert!(failure.message.contains("was stopped"), "{failure}");
+    let left: Vec<_> = world
+        .contents()
+        .into_iter()
+        .filter(|path| path.starts_with("runner"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn concurrent_requests_for_one_layer_unpack_it_once() {
     let world = World::new();
     let tar = Tar::default()

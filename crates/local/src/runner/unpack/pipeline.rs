@@ -7,7 +7,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -30,13 +30,14 @@ const RATIO_UNCHECKED: u64 = 64 << 20;
 /// Chunks in the channel between the two: 4 MiB.
 const CHUNKS: usize = 16;
 
-/// Fills `root` with the layer, and verifies both of its digests.
+/// Fills `root` with the layer, and verifies both of its digests. It ends early when `stopped` is set.
 pub(super) fn write_layer(
     blob: File,
     layer: &LayerBlob,
     root: &OwnedFd,
     rules: Rules,
     limits: Limits,
+    stopped: &AtomicBool,
 ) -> Result<(UnpackedLayer, Vec<DeferredLink>), UnpackError> {
     let read = Arc::new(AtomicU64::new(0));
     thread::scope(|scope| {
@@ -44,7 +45,9 @@ pub(super) fn write_layer(
         let counter = Arc::clone(&read);
         let decompressor = thread::Builder::new()
             .name("layer-decompress".into())
-            .spawn_scoped(scope, move || decompress(blob, layer, limits, &counter, &sender))
+            .spawn_scoped(scope, move || {
+                decompress(blob, layer, limits, stopped, &counter, &sender)
+            })
             .map_err(|error| UnpackError::Machine {
                 what: "a thread could not be started",
                 error,
@@ -84,6 +87,7 @@ fn decompress(
     blob: File,
     layer: &LayerBlob,
     limits: Limits,
+    stopped: &AtomicBool,
     counter: &AtomicU64,
     sender: &mpsc::SyncSender<Vec<u8>>,
 ) -> Result<(), Option<UnpackError>> {
@@ -105,6 +109,9 @@ fn decompress(
             let filled = tarball::read_full(&mut plain, &mut chunk).map_err(damaged)?;
             if filled == 0 {
                 break;
+            }
+            if stopped.load(Ordering::Relaxed) {
+                return Err(Some(UnpackError::Stopped));
             }
             unpacked += filled as u64;
             check_size(unpacked, counter.load(Ordering::Relaxed), limits).map_err(Some)?;
