@@ -130,6 +130,10 @@ pub async fn a_volume_made_from_a_snapshot_is_independent(fixture: &Fixture<'_>)
 }
 
 pub async fn a_volume_gets_the_content_of_another_volumes_snapshot(fixture: &Fixture<'_>) {
+    // Where there are no snapshots, a project has one branch alone.
+    if !fixture.driver.capabilities().snapshots {
+        return;
+    }
     let main = fixture.sandbox("main");
     let mut branch = fixture.sandbox("main");
     branch.sandbox.project = main.sandbox.project;
