@@ -7,6 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -37,6 +38,8 @@ pub async fn run(client: &Client, project: &str, port: u16, json: bool) -> Outco
         })?;
     let url = local_url(&url, listener.local_addr()?.port())?;
     database.connection_string = Some(url.clone());
+    // Before anything is printed, because a reader may then press Ctrl-C.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     output::print(json, &database, |_| output::line(&url));
     output::notice(&format!(
         "connections to this URL go to the database of {project} until Ctrl-C"
@@ -69,10 +72,7 @@ pub async fn run(client: &Client, project: &str, port: u16, json: bool) -> Outco
     };
     tokio::select! {
         ended = serve => ended,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            Ok(0)
-        }
+        _ = interrupt.recv() => Ok(0),
     }
 }
 
