@@ -12,7 +12,7 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
+        self, Message,
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
@@ -25,7 +25,7 @@ const BUFFER: usize = 32 * 1024;
 const MESSAGE_MAX: usize = 1 << 20;
 /// A ping keeps proxies from closing a tunnel without traffic, and finds a client that is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// Timeout for the close frame.
+/// Timeout for the close frame and for the client's.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Copies both ways until one side ends or `end` is ready. `client` is a connection after the handshake.
@@ -81,7 +81,14 @@ pub(super) async fn carry(
         code,
         reason: "".into(),
     }));
-    let _ = timeout(CLOSE_TIMEOUT, to_client.send(close)).await;
+    let closed = async {
+        to_client.send(close).await?;
+        // Until the client has closed too (RFC 6455, 7.1.1): one that still answers a ping would find the connection
+        // broken, and not read what was sent before.
+        while from_client.next().await.transpose()?.is_some() {}
+        Ok::<_, tungstenite::Error>(())
+    };
+    let _ = timeout(CLOSE_TIMEOUT, closed).await;
 }
 
 #[cfg(test)]
