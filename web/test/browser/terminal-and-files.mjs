@@ -2,8 +2,12 @@
 // rename and delete of files, the error page of a preview, and confirmations before actions that cannot be undone.
 import { api, check, clear, escape, openTerminal, prompts, put, run, screen, screenshot, sees, signIn, signInLink, type, until, url } from "./lib.mjs";
 
-/** Draws its first line only once and when the size changes, and then more than the scrollback keeps. */
+/**
+ * Draws its first line only once and when the size changes, and then more than the scrollback keeps. A terminal in
+ * canonical mode would keep a key that comes between two reads.
+ */
 const fullScreen = `
+stty -icanon -echo
 draw() { printf '\\e[H\\e[2J\\e[1;1HTOP LINE'; }
 trap draw WINCH
 printf '\\e[?1049h'
@@ -12,6 +16,7 @@ for number in {1..4000}; do printf '\\e[5;1H%0100d' $number; done
 printf '\\e[6;1HREADY'
 until read -rsn1 -t 0.1; do :; done
 printf '\\e[?1049l'
+stty sane
 `;
 
 await run(async ({ newPage }) => {
