@@ -191,7 +191,9 @@ async fn projects_in_plain_folders_move_to_btrfs_with_their_databases_and_snapsh
 
     world.halt();
     world.serve();
+    // Until the next observation the API returns the last observed state.
     for name in ["shop", "notes"] {
+        api.until_event(name, "repaired").await;
         api.until_running(name).await;
     }
     assert_eq!(api.shell("shop", "cat file /etc/file").await, "later\ntext\n");
